@@ -1,0 +1,86 @@
+"""The one interface of all backends, and the choice among them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+BACKENDS = ("opengl", "raycast")
+
+
+class BackendError(RuntimeError):
+    """A backend cannot draw on this machine; the message says why and what to do."""
+
+
+class Renderer(Protocol):
+    """Draws batches of scenes of one spec at one size.
+
+    Any thread may use one, whichever opened it; two at a time wait for each other.
+    """
+
+    spec: SceneSpec
+    name: str
+    height: int
+    width: int
+
+    def render(self, scene: Scene) -> Tensor:
+        """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
+        ...
+
+    def render_bytes(self, scene: Scene) -> Tensor:
+        """The same pictures as `[B, H, W, 3]` uint8, on the CPU."""
+        ...
+
+
+def open_renderer(
+    spec: SceneSpec,
+    *,
+    height: int,
+    width: int,
+    backend: str = "auto",
+    device: str = "cpu",
+    supersample: int = 1,
+    slots: int | None = None,
+) -> Renderer:
+    """Opens a renderer.
+
+    Args:
+        spec: the world.
+        height: of a picture, px.
+        width: of a picture, px.
+        backend: `opengl`, `raycast`, or `auto`: on the CPU OpenGL where the machine has it (it
+            costs least above 32 px), ray casting elsewhere; ray casting on CUDA.
+        device: `cpu` or `cuda`, where the pictures of `render` lie.
+        supersample: n draws n x n samples a pixel and averages them.
+        slots: object slots, the spec's greatest count when not given.
+
+    Raises:
+        BackendError: the backend does not work on this machine.
+        ValueError: no backend has that name.
+    """
+    if backend not in (*BACKENDS, "auto"):
+        raise ValueError(f"unknown backend {backend!r}; choose auto, {' or '.join(BACKENDS)}")
+    if min(height, width, supersample) < 1:
+        raise ValueError("height, width and supersample must be at least 1")
+    if device != "cpu" and backend == "opengl":
+        raise ValueError("the backend 'opengl' hands over pictures on the CPU; use 'raycast'")
+    # Each backend is imported when it is wanted: Warp takes a second, OpenGL may be absent.
+    if backend == "opengl" or (backend == "auto" and device == "cpu"):
+        from renderer.opengl import OpenGLRenderer
+
+        try:
+            return OpenGLRenderer(
+                spec, height=height, width=width, supersample=supersample, slots=slots
+            )
+        except BackendError:
+            if backend == "opengl":
+                raise
+    from renderer.raycast import RaycastRenderer
+
+    return RaycastRenderer(
+        spec, height=height, width=width, supersample=supersample, slots=slots, device=device
+    )

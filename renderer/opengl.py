@@ -1,0 +1,270 @@
+"""MuJoCo's OpenGL renderer, headless: EGL (a GPU or Mesa), OSMesa, or macOS's own.
+
+Scenes of a batch are drawn side by side into one large framebuffer and read back once. Only the
+objects that are present are handed to OpenGL, so an empty slot costs nothing.
+
+An OpenGL context is current in one thread at a time, and OpenGL frees by number in whatever context
+is current. So a renderer takes its context up for each piece of work and gives back the one before:
+renderers do not disturb each other, and any thread may use one (one at a time; others wait).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from renderer.backend import BackendError
+from renderer.mjcf import SceneModel, build_model, slots_of
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
+
+# What makes an MjvGeom look like its class, wherever it stands.
+_COPIED = (
+    *("type", "dataid", "objtype", "objid", "category", "matid", "texcoord", "segid", "size"),
+    *("rgba", "emission", "specular", "shininess", "reflectance", "modelrbound", "transparent"),
+)
+
+
+def create_context() -> Any:
+    """A headless OpenGL context, not current yet.
+
+    Raises:
+        BackendError: this machine has none; names what was tried.
+    """
+    platform_set = "PYOPENGL_PLATFORM" in os.environ
+    wish = os.environ.get("MUJOCO_GL", "").lower()
+    order = ["cgl"] if platform.system() == "Darwin" else ["egl", "osmesa"]
+    if wish in ("egl", "osmesa", "glfw", "cgl"):
+        order = [wish]
+    failures = []
+    for name in order:
+        try:
+            context = importlib.import_module(f"mujoco.{name}").GLContext(1, 1)
+            with context.as_current():
+                return context
+        except Exception as error:  # each library fails in its own way
+            failures.append(f"{name}: {type(error).__name__}: {error}")
+            if not platform_set:
+                _forget_pyopengl()
+    raise BackendError(
+        "no headless OpenGL here (" + "; ".join(failures) + "); install libegl1 or libosmesa6, "
+        "or use the backend 'raycast', which needs none"
+    )
+
+
+def _forget_pyopengl() -> None:
+    """Lets the next library be tried: PyOpenGL binds itself to the first when it is imported."""
+    os.environ.pop("PYOPENGL_PLATFORM", None)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "OpenGL"]:
+        del sys.modules[module]
+
+
+class OpenGLRenderer:
+    """Draws scenes with MuJoCo's own renderer.
+
+    Args:
+        spec: the world.
+        height: of a picture, px.
+        width: of a picture, px.
+        supersample: n draws n x n samples a pixel and averages them.
+        slots: object slots; the spec's greatest count when not given.
+
+    Raises:
+        BackendError: this machine has no headless OpenGL, or not for pictures as large.
+    """
+
+    name = "opengl"
+
+    def __init__(
+        self,
+        spec: SceneSpec,
+        *,
+        height: int,
+        width: int,
+        supersample: int = 1,
+        slots: int | None = None,
+    ) -> None:
+        self.spec = spec
+        self.height, self.width, self.supersample = height, width, supersample
+        self._scene_model: SceneModel = build_model(spec, slots=slots)
+        self.slots = slots or spec.count.max
+        tile_height, tile_width = height * supersample, width * supersample
+        self._columns = max(1, FRAMEBUFFER // tile_width)
+        self._rows = max(1, FRAMEBUFFER // tile_height)
+        model = self._scene_model.model
+        model.vis.global_.offwidth = self._columns * tile_width
+        model.vis.global_.offheight = self._rows * tile_height
+        model.vis.quality.offsamples = 0
+        model.vis.quality.shadowsize = 0
+        self._lock = threading.Lock()
+        self._context = create_context()
+        with self._context.as_current():
+            try:
+                self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+            except mujoco.FatalError as error:
+                raise BackendError(
+                    f"OpenGL cannot draw {tile_width} x {tile_height} px here ({error}); choose a "
+                    "smaller picture or supersample, or the backend 'raycast'"
+                ) from None
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
+        self._prepare_scene(model)
+        self._pixels = np.empty(
+            (self._rows * tile_height, self._columns * tile_width, 3), dtype=np.uint8
+        )
+
+    def close(self) -> None:
+        """Frees the framebuffer and the context; the renderer cannot draw afterwards."""
+        if getattr(self, "_context", None) is None:
+            return
+        with self._lock:
+            context, self._context = self._context, None
+            if hasattr(self, "_gl"):
+                with context.as_current():
+                    self._gl.free()
+            context.free()
+
+    def __del__(self) -> None:
+        # At the interpreter's end the display is gone already, and everything with it.
+        if not sys.is_finalizing():
+            self.close()
+
+    def _prepare_scene(self, model: mujoco.MjModel) -> None:
+        """Lets MuJoCo fill in one scene with everything; drawing then moves its parts about."""
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 1)
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        camera.fixedcamid = 0
+        option, perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
+        mujoco.mjv_updateScene(
+            model, data, option, perturb, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        for flag in ("SHADOW", "REFLECTION", "FOG", "HAZE"):
+            self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
+        # The model has a sky exactly where the background is not black.
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
+        geoms = {geom.objid: geom for geom in self._scene.geoms[: self._scene.ngeom]}
+        classes = len(self.spec.objects)
+        self._looks = [
+            {name: _copy(getattr(geoms[1 + c], name)) for name in _COPIED} for c in range(classes)
+        ]
+        table = {name: _copy(getattr(geoms[0], name)) for name in (*_COPIED, "pos", "mat")}
+        for name, value in table.items():
+            _assign(self._scene.geoms[0], name, value)
+        self._shown = [-1] * self.slots  # class whose look each drawn geom has now
+        self._headlights = [light for light in self._lights() if light.headlight]
+
+    def _lights(self) -> list[Any]:
+        return list(self._scene.lights[: self._scene.nlight])
+
+    def render(self, scene: Scene) -> Tensor:
+        """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
+        return self.render_bytes(scene).permute(0, 3, 1, 2).float().div_(255.0)
+
+    def render_bytes(self, scene: Scene) -> Tensor:
+        """Pictures `[B, H, W, 3]` uint8 of a batch of scenes."""
+        scene = slots_of(scene, self.slots)
+        position, rotation = self._scene_model.geom_poses(scene)
+        camera_position, camera_axes = self._scene_model.camera_poses(scene)
+        presence, identity = scene.presence.cpu().numpy(), scene.identity.cpu().numpy()
+        classes = len(self.spec.objects)
+        pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
+        tiles = self._rows * self._columns
+        with self._drawing():
+            for start in range(0, len(scene), tiles):
+                batch = range(start, min(start + tiles, len(scene)))
+                for b in batch:
+                    self._aim(camera_position[b], camera_axes[b])
+                    drawn = 1
+                    for k in np.flatnonzero(presence[b]):
+                        c = int(identity[b, k])
+                        index = 1 + k * classes + c
+                        self._place(drawn, c, position[b, index], rotation[b, index])
+                        drawn += 1
+                    self._scene.ngeom = drawn
+                    mujoco.mjr_render(self._tile(b - start), self._scene, self._gl)
+                pictures[batch.start : batch.stop] = self._read(len(batch))
+        return torch.from_numpy(pictures)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """This renderer is in this thread's hands, its context current."""
+        with self._lock:
+            if self._context is None:
+                raise RuntimeError("this renderer is closed; open another with open_renderer")
+            with self._context.as_current():
+                yield
+
+    def _tile(self, index: int) -> mujoco.MjrRect:
+        height, width = self.height * self.supersample, self.width * self.supersample
+        row, column = divmod(index, self._columns)
+        return mujoco.MjrRect(column * width, row * height, width, height)
+
+    def _aim(self, position: NDArray[np.float32], axes: NDArray[np.float32]) -> None:
+        for camera in self._scene.camera:  # both eyes: MuJoCo averages them
+            camera.pos[:], camera.forward[:], camera.up[:] = position, -axes[:, 2], axes[:, 1]
+        for light in self._headlights:
+            light.pos[:], light.dir[:] = position, -axes[:, 2]
+
+    def _place(
+        self,
+        index: int,
+        c: int,
+        position: NDArray[np.float32],
+        rotation: NDArray[np.float32],
+    ) -> None:
+        geom = self._scene.geoms[index]
+        if self._shown[index - 1] != c:
+            for name, value in self._looks[c].items():
+                _assign(geom, name, value)
+            self._shown[index - 1] = c
+        geom.pos[:], geom.mat[:] = position, rotation
+
+    def _read(self, count: int) -> NDArray[np.uint8]:
+        """The first `count` tiles of the framebuffer, `[count, H, W, 3]`."""
+        n, columns = self.supersample, self._columns
+        height, width = self.height * n, self.width * n
+        rows = -(-count // columns)
+        area = self._pixels[: rows * height]
+        mujoco.mjr_readPixels(
+            area, None, mujoco.MjrRect(0, 0, columns * width, rows * height), self._gl
+        )
+        # OpenGL's rows go upwards.
+        tiles = area.reshape(rows, height, columns, width, 3)[:, ::-1].swapaxes(1, 2)
+        tiles = tiles.reshape(rows * columns, height, width, 3)[:count]
+        return tiles if n == 1 else average_blocks(tiles, n)
+
+
+def average_blocks(pictures: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
+    """Means over blocks of n x n pixels, rounded: `[B, nH, nW, 3]` to `[B, H, W, 3]`."""
+    total = np.zeros((len(pictures), pictures.shape[1] // n, pictures.shape[2] // n, 3), np.uint16)
+    for y in range(n):
+        for x in range(n):
+            total += pictures[:, y::n, x::n]
+    return ((total + n * n // 2) // (n * n)).astype(np.uint8)
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _assign(geom: Any, name: str, value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        getattr(geom, name)[:] = value
+    else:
+        setattr(geom, name, value)

@@ -1,0 +1,402 @@
+"""SceneSpec: the whole world model in one YAML file.
+
+Table, camera, objects, how many of them, where they may stand, and what spoils the picture.
+Everything a user can get wrong is refused on loading with the file, the key and the mend.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from torch import Tensor
+
+from renderer.geometry import GeometryError, ObjectGeometry, mesh_geometry, shape_geometry
+from renderer.placement import acceptance, stack_footprints
+
+BUILTIN = Path(__file__).parent / "scenes"
+
+# Where `save` puts the files that a key names.
+_SAVED_IN = {"mesh": "meshes", "texture": "textures"}
+
+# Scenes are drawn by rejection: below this share of accepted draws sampling stalls.
+LEAST_ACCEPTANCE = 1e-3
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Colour = tuple[Unit, Unit, Unit]
+
+
+class SpecError(ValueError):
+    """A SceneSpec that cannot be used; the message names the file, the key and the mend."""
+
+
+def read_texture(path: Path) -> NDArray[np.uint8]:
+    """The picture in a file, `[H, W, 3]` RGB, without its transparency.
+
+    Raises:
+        OSError: there is no such file, or it holds no picture.
+    """
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Table(_Part):
+    """A box whose top is the plane z = 0, centred on the origin."""
+
+    half_size: tuple[Positive, Positive]  # m
+    colour: Colour
+    texture: Path | None = None
+
+
+class Camera(_Part):
+    """A pinhole camera on a circle around `target`, always looking at it."""
+
+    target: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)  # m
+    distance: Positive  # m
+    elevation_deg: Annotated[float, Field(gt=0.0, lt=90.0)]
+    fovy_deg: Annotated[float, Field(gt=0.0, lt=180.0)]
+    azimuth_deg: tuple[Finite, Finite]
+    aspect: Positive = 1.0  # width / height
+
+    @field_validator("azimuth_deg")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1] or value[1] - value[0] > 360.0:
+            raise ValueError("must be [least, greatest] and span at most 360 degrees")
+        return value
+
+    @property
+    def azimuth_range(self) -> tuple[float, float]:
+        """Least and greatest azimuth, rad."""
+        return math.radians(self.azimuth_deg[0]), math.radians(self.azimuth_deg[1])
+
+    @property
+    def moves(self) -> bool:
+        """Whether the azimuth is unknown and must be inferred."""
+        return self.azimuth_deg[0] < self.azimuth_deg[1]
+
+
+class ObjectClass(_Part):
+    """One kind of object that can stand on the table: a mesh file, or a primitive shape.
+
+    `size` of a shape, in metres: box `[half x, half y, half z]`, sphere `[radius]`, cylinder
+    `[radius, half height]`. `symmetry` says which turns about +z cannot be seen: `none`,
+    `continuous`, or n for n-fold.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    mesh: Path | None = None
+    shape: Literal["box", "sphere", "cylinder"] | None = None
+    size: tuple[Positive, ...] | None = None
+    scale: Positive = 1.0
+    up_axis: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
+    colour: Colour
+    texture: Path | None = None
+    symmetry: Literal["none", "continuous"] | Annotated[int, Field(ge=2, le=36)] = "none"
+
+    @model_validator(mode="after")
+    def _mesh_or_shape(self) -> Self:
+        if (self.mesh is None) == (self.shape is None):
+            raise ValueError("give either `mesh: FILE` or `shape: box|sphere|cylinder`")
+        if self.shape is not None:
+            numbers = {"box": 3, "sphere": 1, "cylinder": 2}[self.shape]
+            if self.size is None or len(self.size) != numbers:
+                raise ValueError(f"a {self.shape} needs `size` with {numbers} number(s), in metres")
+            if self.scale != 1.0 or self.up_axis != "z":
+                raise ValueError("`scale` and `up_axis` are for meshes; give a shape its `size`")
+        elif self.size is not None:
+            raise ValueError("`size` is for shapes; a mesh has `scale`")
+        return self
+
+    @property
+    def symmetry_order(self) -> int:
+        """1 when every turn shows, n for n-fold symmetry, 0 when no turn shows."""
+        if self.symmetry == "none":
+            return 1
+        return 0 if self.symmetry == "continuous" else self.symmetry
+
+
+class Count(_Part):
+    """How many objects stand on the table: `probabilities[n]` for n = 0 to `max`."""
+
+    max: Annotated[int, Field(ge=1, le=16)]
+    probabilities: tuple[Annotated[float, Field(ge=0.0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        given = self.probabilities
+        if given is None:
+            return self
+        if len(given) != self.max + 1:
+            raise ValueError(f"needs max + 1 = {self.max + 1} probabilities (for 0 to {self.max})")
+        if abs(sum(given) - 1.0) > 1e-6:
+            raise ValueError(f"probabilities sum to {sum(given):g}; make them sum to 1")
+        return self
+
+    @property
+    def distribution(self) -> tuple[float, ...]:
+        """p(n) for n = 0 to max; uniform when not given."""
+        return self.probabilities or (1.0 / (self.max + 1),) * (self.max + 1)
+
+
+class Placement(_Part):
+    """Where objects may stand: centres within +-`extent` of the table's centre."""
+
+    extent: tuple[Positive, Positive]  # m
+    no_overlap: bool = True
+    repeats: bool = True
+
+
+class Noise(_Part):
+    """What a sensor does to a picture; each drawn uniformly between the two values."""
+
+    sensor_std: tuple[Unit, Unit] = (0.0, 0.0)  # of a pixel in [0, 1]
+    blur_px: tuple[Annotated[float, Field(ge=0.0, le=8.0)], ...] = (0.0, 0.0)
+    gain: tuple[Positive, Positive] = (1.0, 1.0)  # exposure, multiplies every pixel
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for key in ("sensor_std", "blur_px", "gain"):
+            value = getattr(self, key)
+            if len(value) != 2 or value[0] > value[1]:
+                raise ValueError(f"`{key}` must be [least, greatest]")
+        return self
+
+
+class Nuisance(_Part):
+    """What varies between pictures without being part of the answer. Off by default."""
+
+    noise: Noise | None = None
+
+
+class SceneSpec(_Part):
+    """A table, a camera, the objects that can stand there: what a scene is made of."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    table: Table
+    camera: Camera
+    objects: Annotated[tuple[ObjectClass, ...], Field(min_length=1)]
+    count: Count
+    placement: Placement
+    background: Colour = (0.0, 0.0, 0.0)
+    nuisance: Nuisance = Nuisance()
+
+    _folder: Path = PrivateAttr(default=BUILTIN)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [item.name for item in self.objects]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"objects: two classes are named {twice[0]!r}; rename one")
+        if not self.placement.repeats and self.count.max > len(names):
+            raise ValueError(
+                f"count.max: {self.count.max} objects of {len(names)} classes need "
+                "`placement.repeats: true`, or a smaller max"
+            )
+        for axis in range(2):
+            if self.placement.extent[axis] > self.table.half_size[axis]:
+                raise ValueError(
+                    "placement.extent: reaches beyond the table; make it at most "
+                    f"table.half_size = {list(self.table.half_size)}"
+                )
+        return self
+
+    @staticmethod
+    def load(path: str | Path) -> SceneSpec:
+        """Reads and checks a SceneSpec.
+
+        Args:
+            path: a YAML file, whose relative paths start at its own folder, or the name of a
+                built-in spec such as `tabletop`.
+
+        Raises:
+            SpecError: what is wrong, in which file, at which key, and how to mend it.
+        """
+        file = Path(path)
+        if not file.is_file() and (BUILTIN / f"{path}.yaml").is_file():
+            file = BUILTIN / f"{path}.yaml"
+        if not file.is_file():
+            known = ", ".join(sorted(item.stem for item in BUILTIN.glob("*.yaml")))
+            raise SpecError(f"{file}: no such file; give a YAML file or one of: {known}")
+        try:
+            data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SpecError(f"{file}: not readable as YAML: {error}") from None
+        return SceneSpec.build(data, folder=file.parent, source=str(file))
+
+    @staticmethod
+    def build(data: Any, *, folder: Path = BUILTIN, source: str = "spec") -> SceneSpec:
+        """Checks a SceneSpec given as plain data; `folder` is where its relative paths start.
+
+        Raises:
+            SpecError: as `load`.
+        """
+        if not isinstance(data, dict):
+            raise SpecError(f"{source}: holds no mapping; it must start with keys like `name:`")
+        try:
+            spec = SceneSpec.model_validate(data)
+        except ValidationError as error:
+            raise SpecError("\n".join(_explain(source, item) for item in error.errors())) from None
+        spec._folder = folder
+        spec._check_files(source)
+        return spec
+
+    @property
+    def folder(self) -> Path:
+        """The folder at which relative paths start."""
+        return self._folder
+
+    def resolve(self, path: Path) -> Path:
+        """A path from the spec, on this machine."""
+        return path if path.is_absolute() else self._folder / path
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the C classes, in the order of their indices."""
+        return tuple(item.name for item in self.objects)
+
+    @property
+    def symmetry_orders(self) -> tuple[int, ...]:
+        """For each class 1 (none), n (n-fold) or 0 (continuous)."""
+        return tuple(item.symmetry_order for item in self.objects)
+
+    @cached_property
+    def geometries(self) -> tuple[ObjectGeometry, ...]:
+        """Mesh, footprint and height of each class."""
+        return tuple(self._geometry(item) for item in self.objects)
+
+    @cached_property
+    def footprints(self) -> Tensor:
+        """Discs that cover each class on the table, `[C, P, 3]` (x, y, radius) m."""
+        return stack_footprints([geometry.footprint for geometry in self.geometries])
+
+    @cached_property
+    def acceptances(self) -> tuple[float, ...]:
+        """For each number of objects, the probability that they do not overlap by chance."""
+        if not self.placement.no_overlap:
+            return (1.0,) * (self.count.max + 1)
+        extent, repeats = self.placement.extent, self.placement.repeats
+        return tuple(
+            acceptance(self.footprints, extent, n, repeats) for n in range(self.count.max + 1)
+        )
+
+    def save(self, folder: Path) -> Path:
+        """Writes the spec and every file that it needs to `folder`; returns the YAML's path."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        contents: dict[Path, bytes] = {}  # path in `folder` -> what to write there
+
+        def keep(entry: dict[str, Any], key: str, path: Path | None) -> None:
+            if path is not None:
+                content = self.resolve(path).read_bytes()
+                target = _free_name(contents, Path(_SAVED_IN[key]) / path.name, content)
+                contents[target] = content
+                entry[key] = target.as_posix()
+
+        keep(data["table"], "texture", self.table.texture)
+        for entry, item in zip(data["objects"], self.objects, strict=True):
+            keep(entry, "mesh", item.mesh)
+            keep(entry, "texture", item.texture)
+        # All is read before anything is written: `folder` may be the spec's own.
+        for target, content in contents.items():
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            (folder / target).write_bytes(content)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{self.name}.yaml"
+        file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+        return file
+
+    def _geometry(self, item: ObjectClass) -> ObjectGeometry:
+        if item.mesh is not None:
+            return mesh_geometry(self.resolve(item.mesh), scale=item.scale, up_axis=item.up_axis)
+        assert item.shape is not None and item.size is not None
+        return shape_geometry(item.shape, item.size)
+
+    def _check_files(self, source: str) -> None:
+        self._check_texture(f"{source}: table.texture", self.table.texture)
+        for index, item in enumerate(self.objects):
+            key = f"{source}: objects[{index}] ({item.name})"
+            self._check_texture(f"{key}.texture", item.texture)
+            try:
+                geometry = self._geometry(item)
+            except GeometryError as error:
+                raise SpecError(f"{key}.mesh: {error}") from None
+            if not geometry.has_symmetry(item.symmetry_order):
+                raise SpecError(
+                    f"{key}.symmetry: its shape changes when turned by "
+                    f"{'any angle' if item.symmetry_order == 0 else f'1/{item.symmetry} turn'}; "
+                    "set `symmetry: none`, or the order that it has about its z axis"
+                )
+            if geometry.radius > min(self.table.half_size):
+                raise SpecError(
+                    f"{key}: reaches {geometry.radius:.2f} m from its origin, more than the "
+                    f"table's half size {min(self.table.half_size):.2f} m; "
+                    "is the mesh in other units? set `scale` (0.001 for millimetres)"
+                )
+        least = min(self.acceptances)
+        if least < LEAST_ACCEPTANCE:
+            raise SpecError(
+                f"{source}: count.max: {self.count.max} such objects do not fit on "
+                f"+-{list(self.placement.extent)} m without overlap (only {least:.2%} of random "
+                "placements do); lower count.max, enlarge placement.extent, or set "
+                "placement.no_overlap: false"
+            )
+
+    def _check_texture(self, key: str, path: Path | None) -> None:
+        if path is None:
+            return
+        file = self.resolve(path)
+        if not file.is_file():
+            raise SpecError(
+                f"{key}: no file {file}; correct the path (it starts at the YAML's folder) or "
+                "leave it out"
+            )
+        try:
+            read_texture(file)
+        except (OSError, ValueError) as error:
+            raise SpecError(
+                f"{key}: {file} is not a picture that can be read ({error}); give a PNG or JPEG"
+            ) from None
+
+
+def _free_name(taken: dict[Path, bytes], wanted: Path, content: bytes) -> Path:
+    """`wanted`, numbered if another file has that name (in any case: some disks ignore case)."""
+    names = {str(path).casefold(): other for path, other in taken.items()}
+    target, number = wanted, 2
+    while names.get(str(target).casefold(), content) != content:
+        target, number = wanted.with_stem(f"{wanted.stem}-{number}"), number + 1
+    return target
+
+
+def _explain(source: str, error: Any) -> str:
+    """One line for one of pydantic's errors: file, key, what is wrong, how to mend it."""
+    key = ""
+    for part in error["loc"]:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
+    mends = {
+        "extra_forbidden": "unknown key; remove it or correct its spelling",
+        "missing": "missing; add it",
+    }
+    message = mends.get(error["type"], error["msg"].removeprefix("Value error, "))
+    return f"{source}: {key}: {message}" if key else f"{source}: {message}"
