@@ -1,0 +1,132 @@
+"""The densities of the posterior: Gaussians on the table, circular densities, the unary code.
+
+All are functions of tensors that broadcast; parameters live in small named tuples.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class PlaneGaussian(NamedTuple):
+    """A Gaussian over points of the table plane with covariance L L^T."""
+
+    mean: Tensor  # [..., 2] m
+    scale_tril: Tensor  # [..., 3]: L00, L10, L11, in m; L00 and L11 positive
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of points `[..., 2]` m."""
+        l00, l10, l11 = self.scale_tril.unbind(-1)
+        x, y = (value - self.mean).unbind(-1)
+        u = x / l00
+        v = (y - l10 * u) / l11
+        return -0.5 * (u * u + v * v) - l00.log() - l11.log() - LOG_2PI
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One point of each, `[..., 2]` m; differentiable in the parameters."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        l00, l10, l11 = self.scale_tril.unbind(-1)
+        u, v = noise.unbind(-1)
+        return self.mean + torch.stack([l00 * u, l10 * u + l11 * v], dim=-1)
+
+    def covariance(self) -> Tensor:
+        """`[..., 2, 2]` m^2."""
+        l00, l10, l11 = self.scale_tril.unbind(-1)
+        xy = l00 * l10
+        rows = [l00 * l00, xy, xy, l10 * l10 + l11 * l11]
+        return torch.stack(rows, dim=-1).unflatten(-1, (2, 2))
+
+
+class VonMises(NamedTuple):
+    """The von Mises density on the circle; concentration 0 is uniform."""
+
+    loc: Tensor  # [...] rad
+    concentration: Tensor  # [...]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of angles (rad), exact also at high concentration.
+
+        Written with cos d - 1 = -2 sin^2(d / 2): in single precision the left side has no digits
+        left at the concentrations that a sharp camera angle needs.
+        """
+        half = torch.sin((value - self.loc) / 2)
+        scaled_bessel = torch.special.i0e(self.concentration)
+        return -2 * self.concentration * half * half - scaled_bessel.log() - LOG_2PI
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One angle of each, rad in [-pi, pi). Best and Fisher's rejection, in doubles."""
+        loc, concentration = torch.broadcast_tensors(self.loc.double(), self.concentration.double())
+        flat = concentration.flatten()
+        tau = 1 + (1 + 4 * flat * flat).sqrt()
+        rho = (tau - (2 * tau).sqrt()) / (2 * flat.clamp_min(1e-4))
+        # Below 1e-4 the formula cancels; its limit there is 1 / concentration.
+        r = torch.where(flat < 1e-4, 1 / flat.clamp_min(1e-9), (1 + rho * rho) / (2 * rho))
+        angle = torch.zeros_like(flat)
+        todo = torch.arange(len(flat), device=flat.device)
+        while len(todo):
+            u = torch.rand(3, len(todo), dtype=flat.dtype, device=flat.device, generator=generator)
+            z = torch.cos(math.pi * u[0])
+            f = (1 + r[todo] * z) / (r[todo] + z)
+            c = flat[todo] * (r[todo] - f)
+            accept = (c * (2 - c) - u[1] > 0) | ((c / u[1]).log() + 1 - c >= 0)
+            side = torch.where(u[2] > 0.5, 1.0, -1.0)
+            angle[todo] = torch.where(accept, side * f.clamp(-1, 1).acos(), angle[todo])
+            todo = todo[~accept]
+        return wrap(angle.view_as(concentration) + loc).to(self.loc.dtype)
+
+    def std(self) -> Tensor:
+        """Circular standard deviation, rad: sqrt(-2 log R), R the mean resultant length."""
+        return resultant_std(self.resultant())
+
+    def resultant(self) -> Tensor:
+        """Mean resultant length, in [0, 1)."""
+        k = self.concentration
+        return torch.special.i1e(k) / torch.special.i0e(k)
+
+
+def resultant_std(resultant: Tensor) -> Tensor:
+    """Circular standard deviation (rad) that goes with a mean resultant length."""
+    return (-2 * resultant.clamp(1e-9, 1 - 1e-12).log()).clamp_min(0).sqrt()
+
+
+def wrap(angle: Tensor) -> Tensor:
+    """The same angle in [-pi, pi)."""
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+
+
+def symmetric_yaw(density: VonMises, order: Tensor) -> VonMises:
+    """The density of `order` times the yaw; uniform for order 0 (no turn shows).
+
+    An n-fold symmetric object looks the same after 2 pi / n, so its yaw is known only up to that.
+    With phi = n yaw ~ `density`, f(yaw) = density(n yaw): n branches, each with 1/n of the mass.
+    """
+    return VonMises(density.loc, torch.where(order == 0, 0.0, density.concentration))
+
+
+def unary_log_prob(presence_logits: Tensor, count: Tensor) -> Tensor:
+    """Log probability of `count` under the unary code (section 2.1, appendix B): `[...]`.
+
+    Args:
+        presence_logits: `[..., K]`, of z_pres at each step, all steps before being present.
+        count: `[...]` int64.
+    """
+    steps = presence_logits.shape[-1]
+    log_on = torch.nn.functional.logsigmoid(presence_logits)
+    log_off = torch.nn.functional.logsigmoid(-presence_logits)
+    step = torch.arange(steps, device=count.device)
+    on = torch.where(step < count[..., None], log_on, 0.0).sum(-1)
+    return on + torch.where(step == count[..., None], log_off, 0.0).sum(-1)
+
+
+def count_probabilities(presence_logits: Tensor) -> Tensor:
+    """p(n) for n = 0 to K that the presence logits `[..., K]` of all steps imply: `[..., K + 1]`."""
+    on = torch.sigmoid(presence_logits)
+    at_least = torch.cat([torch.ones_like(on[..., :1]), on.cumprod(-1)], dim=-1)
+    stops = torch.cat([1 - on, torch.ones_like(on[..., :1])], dim=-1)
+    return at_least * stops

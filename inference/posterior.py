@@ -1,0 +1,328 @@
+"""The recurrent, variable-length posterior q(scene | image) of section 2.1 and appendix H.4."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from inference.cell import Cell, Objects, ProposalHead, Proposals
+from inference.distributions import (
+    PlaneGaussian,
+    VonMises,
+    count_probabilities,
+    resultant_std,
+    wrap,
+)
+from inference.encoder import STRIDE, Encoder
+from inference.orders import orders_of
+from renderer.camera import from_view, to_view, unproject_to_table
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+
+class PosteriorConfig(BaseModel):
+    """Sizes of the inference network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    height: int = Field(default=128, ge=16, multiple_of=16)  # px
+    width: int = Field(default=128, ge=16, multiple_of=16)  # px
+    channels: int = Field(default=64, ge=8, multiple_of=8)
+    summary: int = Field(default=256, ge=1)
+    hidden: int = Field(default=128, ge=1)
+    keys: int = Field(default=32, ge=1)
+    blocks: int = Field(default=3, ge=0)
+    max_orders: int = Field(default=24, ge=1)
+
+
+class LogProb(NamedTuple):
+    """Log density of a scene given its picture, in its two factors."""
+
+    azimuth: Tensor  # [B] log q(azimuth | image); 0 when the camera does not move
+    objects: Tensor  # [B] log q(objects | image, azimuth), summed over their orders
+
+    @property
+    def total(self) -> Tensor:
+        """`[B]` nats."""
+        return self.azimuth + self.objects
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The most probable scene of each picture, and how sure each part of it is.
+
+    Rows behind the last present object hold what the network would say if there were one more.
+    """
+
+    scene: Scene
+    count_probabilities: Tensor  # [B, K + 1]
+    presence_probability: Tensor  # [B, K] that there are at least k + 1 objects
+    class_probabilities: Tensor  # [B, K, C]
+    position_covariance: Tensor  # [B, K, 2, 2] m^2, table frame
+    yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
+    azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
+
+
+class Context(NamedTuple):
+    """What is computed once a picture and read by every step."""
+
+    proposals: Proposals
+    summary: Tensor  # [B, E]
+    azimuth: VonMises  # [B]
+
+
+class Posterior(nn.Module):
+    """q(count, identities, poses, azimuth | image) for the scenes of one SceneSpec.
+
+    Args:
+        spec: the world whose scenes are inferred.
+        config: sizes of the network.
+    """
+
+    def __init__(self, spec: SceneSpec, config: PosteriorConfig | None = None) -> None:
+        super().__init__()
+        self.spec, self.config = spec, config or PosteriorConfig()
+        c = self.config
+        self.slots = spec.count.max
+        self.encoder = Encoder(c.height, c.width, c.channels, c.summary, c.blocks)
+        anchors = table_anchors(spec, c.height, c.width)
+        spacing = 2 * max(spec.placement.extent) / math.sqrt(len(anchors))
+        orders = spec.symmetry_orders
+        self.proposals = ProposalHead(anchors, spacing, orders, c.channels, c.keys)
+        self.cell = Cell(len(orders), c.summary, c.hidden, c.keys)
+        # F(x) of appendix H.4: the camera's azimuth, before any object.
+        self.camera = nn.Sequential(
+            nn.Linear(c.summary, c.hidden), nn.SiLU(), nn.Linear(c.hidden, 3)
+        )
+        self.register_buffer("orders", torch.tensor(orders), persistent=False)
+
+    def encode(self, image: Tensor) -> Context:
+        """Reads pictures `[B, 3, H, W]` in [0, 1] once."""
+        expected = (3, self.config.height, self.config.width)
+        if tuple(image.shape[1:]) != expected:
+            raise ValueError(f"pictures have shape {tuple(image.shape[1:])}, expected {expected}")
+        features = self.encoder(image)
+        with torch.autocast(image.device.type, enabled=False):
+            proposals = self.proposals(features.cells)
+            turn = self.camera(features.summary)
+        least, greatest = self.spec.camera.azimuth_range
+        azimuth = VonMises(
+            (least + greatest) / 2 + torch.atan2(turn[:, 0], turn[:, 1] + 1.0),
+            torch.exp(turn[:, 2].clamp(-6.0, 14.0)),
+        )
+        return Context(proposals, features.summary, azimuth)
+
+    def log_prob(
+        self, image: Tensor, scene: Scene, *, generator: torch.Generator | None = None
+    ) -> LogProb:
+        """Log density of scenes given their pictures, marginalised over the objects' order.
+
+        With more orders than `config.max_orders`, a random subset of them (from below).
+
+        Args:
+            image: `[B, 3, H, W]` in [0, 1].
+            scene: B scenes with K slots.
+            generator: chooses the subset of orders.
+        """
+        context = self.encode(image)
+        with torch.autocast(image.device.type, enabled=False):
+            return self.log_prob_given(context, scene, generator=generator)
+
+    def log_prob_given(
+        self, context: Context, scene: Scene, *, generator: torch.Generator | None = None
+    ) -> LogProb:
+        """`log_prob` for pictures that were encoded before."""
+        azimuth = torch.zeros_like(scene.azimuth)
+        if self.spec.camera.moves:
+            azimuth = context.azimuth.log_prob(scene.azimuth)
+        objects = self._to_view(scene)
+        density = self.proposals.log_density(context.proposals, objects)  # [B, K, G]
+        rows = orders_of(
+            scene.count, scene.slots, limit=self.config.max_orders, generator=generator
+        )
+        b, count = rows.picture, scene.count[rows.picture]
+        cells = context.proposals.map.select(b)
+        angle = scene.azimuth[b]
+        state = self.cell.start(context.summary[b], angle, density.shape[-1])
+        total = torch.zeros(len(b), device=density.device)
+        for step in range(scene.slots):
+            look = self.cell.attend(state, cells)
+            slot = rows.order[:, step]
+            found = (look.log_weights + density[b, slot]).logsumexp(-1)
+            on = nn.functional.logsigmoid(look.presence_logit) + found
+            off = nn.functional.logsigmoid(-look.presence_logit)
+            total = total + torch.where(step < count, on, torch.where(step == count, off, 0.0))
+            if step + 1 < scene.slots:
+                chosen = Objects(*(value[b, slot] for value in objects))
+                state = self.cell.advance(state, cells, chosen, angle)
+        return LogProb(azimuth, rows.logsumexp(total, len(scene)))
+
+    @torch.no_grad()
+    def sample(
+        self, image: Tensor, samples: int = 1, *, generator: torch.Generator | None = None
+    ) -> Scene:
+        """Draws scenes from the posterior.
+
+        Args:
+            image: `[B, 3, H, W]` in [0, 1].
+            samples: S, scenes a picture.
+            generator: of random numbers.
+
+        Returns:
+            B * S scenes; those of one picture lie side by side.
+        """
+        context = self.encode(image)
+        b = torch.arange(len(image), device=image.device).repeat_interleave(samples)
+        angle = self._centre_azimuth(b)
+        if self.spec.camera.moves:
+            angle = VonMises(*(value[b] for value in context.azimuth)).sample(generator)
+        cells = context.proposals.map.select(b)
+        state = self.cell.start(context.summary[b], angle, cells.salience.shape[1])
+        scene = Scene.empty(len(b), self.slots).to(image.device)
+        open_rows = torch.ones(len(b), dtype=torch.bool, device=image.device)
+        row = torch.arange(len(b), device=image.device)
+        for step in range(self.slots):
+            look = self.cell.attend(state, cells)
+            uniform = torch.rand(len(b), device=image.device, generator=generator)
+            open_rows = open_rows & (uniform < torch.sigmoid(look.presence_logit))
+            g = torch.multinomial(look.log_weights.exp(), 1, generator=generator)[:, 0]
+            found = self._draw(context.proposals, b, g, generator)
+            scene.presence[:, step] = open_rows
+            scene.identity[:, step] = found.identity
+            scene.position[:, step] = from_view(self.spec.camera, found.position, angle)
+            scene.yaw[:, step] = wrap(found.yaw + angle)
+            state = self.cell.advance(state, cells, found, angle)
+        return Scene(scene.presence, scene.identity, scene.position, scene.yaw, angle[row])
+
+    @torch.no_grad()
+    def infer(self, image: Tensor) -> Estimate:
+        """The most probable scene of each picture `[B, 3, H, W]`, object by object."""
+        context = self.encode(image)
+        batch, device = len(image), image.device
+        angle = self._centre_azimuth(torch.arange(batch, device=device))
+        azimuth_std = torch.zeros(batch, device=device)
+        if self.spec.camera.moves:
+            angle, azimuth_std = wrap(context.azimuth.loc), context.azimuth.std()
+        cells = context.proposals.map
+        state = self.cell.start(context.summary, angle, cells.salience.shape[1])
+        presence, found = [], []
+        for _ in range(self.slots):
+            look = self.cell.attend(state, cells)
+            peak = self._peak(context.proposals, look.log_weights)
+            presence.append(look.presence_logit)
+            found.append(peak)
+            state = self.cell.advance(state, cells, peak.objects, angle)
+        logits = torch.stack(presence, dim=1)
+        probabilities = count_probabilities(logits)
+        objects = Objects(*(torch.stack(v, 1) for v in zip(*(p.objects for p in found), strict=True)))
+        covariance = torch.stack([p.covariance for p in found], 1)
+        turn = _rotation(angle)[:, None]
+        slot = torch.arange(self.slots, device=device)
+        scene = Scene(
+            slot < probabilities.argmax(1)[:, None],
+            objects.identity,
+            from_view(self.spec.camera, objects.position, angle[:, None]),
+            self._canonical(objects.yaw + angle[:, None], objects.identity),
+            angle,
+        )
+        return Estimate(
+            scene,
+            probabilities,
+            torch.sigmoid(logits).cumprod(1),
+            torch.stack([p.classes for p in found], 1),
+            turn @ covariance @ turn.transpose(-1, -2),
+            torch.stack([p.yaw_std for p in found], 1),
+            azimuth_std,
+        )
+
+    def _centre_azimuth(self, rows: Tensor) -> Tensor:
+        """The azimuth in the middle of its range: the only one when the camera does not move."""
+        least, greatest = self.spec.camera.azimuth_range
+        return torch.full(rows.shape, (least + greatest) / 2, device=rows.device)
+
+    def _to_view(self, scene: Scene) -> Objects:
+        angle = scene.azimuth[:, None].expand_as(scene.yaw)
+        return Objects(
+            scene.identity,
+            to_view(self.spec.camera, scene.position, angle),
+            scene.yaw - angle,
+        )
+
+    def _canonical(self, yaw: Tensor, identity: Tensor) -> Tensor:
+        """Of all yaws that look alike, the one nearest to 0."""
+        order = self.orders[identity]
+        turned = wrap(order * yaw) / order.clamp_min(1)
+        return torch.where(order == 0, 0.0, turned)
+
+    def _draw(
+        self, proposals: Proposals, b: Tensor, g: Tensor, generator: torch.Generator | None
+    ) -> Objects:
+        """One object from the proposal of cell `g` of picture `b`, view frame."""
+        logits = proposals.class_logits[b, g]
+        identity = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        position = PlaneGaussian(*(v[b, g] for v in proposals.position)).sample(generator)
+        turned = VonMises(*(v[b, g, identity] for v in proposals.turned)).sample(generator)
+        order = self.orders[identity]
+        uniform = torch.rand(len(b), device=b.device, generator=generator)
+        branch = torch.floor(uniform * order.clamp_min(1))
+        yaw = (turned + 2 * math.pi * branch) / order.clamp_min(1)
+        return Objects(identity, position, wrap(yaw))
+
+    def _peak(self, proposals: Proposals, log_weights: Tensor) -> _Peak:
+        """The object at the mixture's highest peak: the proposals that agree on one, averaged."""
+        row = torch.arange(len(log_weights), device=log_weights.device)
+        best = log_weights.argmax(1)
+        centre = proposals.position.mean[row, best]
+        agreement = proposals.position.log_prob(centre[:, None])
+        weight = (log_weights + agreement).softmax(1)  # [B, G]
+        mean = (weight[..., None] * proposals.position.mean).sum(1)
+        offset = proposals.position.mean - mean[:, None]
+        spread = proposals.position.covariance() + offset[..., None] * offset[..., None, :]
+        classes = (weight[..., None] * proposals.class_logits.softmax(-1)).sum(1)
+        identity = classes.argmax(1)
+        order = self.orders[identity]
+        turned = VonMises(
+            proposals.turned.loc[row, :, identity], proposals.turned.concentration[row, :, identity]
+        )
+        length = weight * turned.resultant()
+        x, y = (length * turned.loc.cos()).sum(1), (length * turned.loc.sin()).sum(1)
+        yaw = torch.where(order == 0, 0.0, torch.atan2(y, x) / order.clamp_min(1))
+        std = resultant_std(torch.hypot(x, y)) / order.clamp_min(1)
+        return _Peak(
+            Objects(identity, mean, yaw),
+            classes,
+            (weight[..., None, None] * spread).sum(1),
+            torch.where(order == 0, math.inf, std),
+        )
+
+
+class _Peak(NamedTuple):
+    objects: Objects  # [B], view frame
+    classes: Tensor  # [B, C]
+    covariance: Tensor  # [B, 2, 2] m^2, view frame
+    yaw_std: Tensor  # [B] rad
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """Rotations of the plane by `[B]` rad: `[B, 2, 2]`."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
+
+
+def table_anchors(spec: SceneSpec, height: int, width: int) -> Tensor:
+    """The point of the table that each cell of the feature map looks at: `[G, 2]` m, view frame.
+
+    Cells that look past the places where objects can stand take the nearest such place.
+    """
+    rows, columns = height // STRIDE, width // STRIDE
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    pixels = (torch.stack([x, y], dim=-1).flatten(0, 1) + 0.5) * STRIDE
+    points = unproject_to_table(spec.camera, pixels, height, width)
+    points = points - torch.tensor(spec.camera.target[:2])
+    reach = math.hypot(*spec.placement.extent) + math.hypot(*spec.camera.target[:2])
+    return points.clamp(-reach, reach)

@@ -1,0 +1,44 @@
+"""The sleep phase: learn to invert the renderer on scenes that it drew itself.
+
+Hinton et al. 1995: draw a scene and its picture from the model and raise log q(scene | picture).
+It minimises KL(p || q) averaged over the model's pictures, needs no gradient through the renderer
+and no label that a person made, and its densities come out close to calibrated.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inference.posterior import Posterior
+from renderer.scene import Scene
+
+
+class SleepLoss(NamedTuple):
+    """Negative log density of the dreamt scenes, nats a scene, and its two parts."""
+
+    loss: Tensor  # []
+    azimuth: Tensor  # []
+    objects: Tensor  # []
+
+
+def sleep_loss(
+    posterior: Posterior,
+    image: Tensor,
+    scene: Scene,
+    *,
+    generator: torch.Generator | None = None,
+) -> SleepLoss:
+    """-log q(scene | image), averaged over the batch, the order of the objects summed out.
+
+    Args:
+        posterior: the network that learns.
+        image: `[B, 3, H, W]` pictures in [0, 1] of `scene`, drawn by the model.
+        scene: B scenes drawn from the prior.
+        generator: chooses among the orders of crowded scenes.
+    """
+    log_prob = posterior.log_prob(image, scene, generator=generator)
+    azimuth, objects = -log_prob.azimuth.mean(), -log_prob.objects.mean()
+    return SleepLoss(azimuth + objects, azimuth, objects)
