@@ -1,0 +1,150 @@
+"""The commands of `python -m training`."""
+
+from __future__ import annotations
+
+import sys
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from training.experiments import EXPERIMENTS, Experiment
+
+
+def train(
+    experiment: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: Literal["cpu", "cuda"] = "cpu",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    workers: int | None = None,
+) -> None:
+    """Train a model; start again with the same arguments to continue a stopped run.
+
+    Args:
+        experiment: name of a built-in experiment, or a SceneSpec's YAML file.
+        out: folder of the checkpoint, its training state and TensorBoard logs.
+        minutes: train about this long.
+        steps: train this many steps.
+        seed: of weights and scenes.
+        device: where the network runs.
+        precision: of the convolutions; auto takes bfloat16 where the processor has units for it.
+        workers: processes that render; auto leaves the rest of the cores to the network.
+    """
+    from training.loop import RunOptions
+    from training.loop import train as run
+
+    options = RunOptions(
+        out=out,
+        seed=seed,
+        device=device,
+        precision=precision,
+        steps=steps,
+        minutes=minutes,
+        workers=workers,
+    )
+    run(find_experiment(experiment), options)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    scenes: int = 1000,
+    seed: int = 0,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+    nuisance: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Measure a checkpoint on fresh scenes.
+
+    Args:
+        checkpoint: its folder.
+        scenes: how many to draw.
+        seed: of the scenes; training never draws any of them.
+        backend: that draws them.
+        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        json: write the figures to this file.
+    """
+    from inference.checkpoint import load_checkpoint
+    from training import evaluate as module
+
+    figures = module.evaluate(
+        load_checkpoint(checkpoint), scenes=scenes, seed=seed, backend=backend, nuisance=nuisance
+    )
+    show = Table("figure", "value", title=f"{checkpoint}: {scenes} scenes, seed {seed}, {backend}")
+    for row in module.table(figures):
+        show.add_row(*row)
+    Console().print(show)
+    if json is not None:
+        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def render(
+    spec: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    scenes: int = 16,
+    seed: int = 0,
+    height: int = 640,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+    supersample: int = 2,
+    nuisance: bool = False,
+) -> None:
+    """Draw sampled scenes as PNG, each with its truth as JSON beside it.
+
+    Args:
+        spec: a SceneSpec's YAML file, or the name of a built-in one.
+        out: folder for the pictures.
+        scenes: how many.
+        seed: of the scenes.
+        height: of a picture in pixels; the camera's aspect gives its width.
+        backend: that draws them.
+        supersample: samples a pixel along each axis.
+        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+    """
+    from renderer.spec import SceneSpec
+    from training.photos import render_photos
+
+    paths = render_photos(
+        SceneSpec.load(spec),
+        out,
+        scenes=scenes,
+        seed=seed,
+        height=height,
+        backend=backend,
+        supersample=supersample,
+        nuisance=nuisance,
+    )
+    print(f"{len(paths)} pictures in {out}")
+
+
+def find_experiment(name: str) -> Experiment:
+    """A built-in experiment, or the default one on a SceneSpec of the user's."""
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    if Path(name).is_file():
+        return Experiment(name=Path(name).stem, spec=name)
+    raise ValueError(
+        f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
+    )
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one line, not a traceback."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {"train": train, "evaluate": evaluate, "render": render},
+            prog="python -m training",
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

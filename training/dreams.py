@@ -1,0 +1,106 @@
+"""The scenes of the sleep phase: drawn from the prior, rendered, spoiled, batch by batch.
+
+Batch i depends on the seed and on i alone, so training that was stopped anywhere goes on with
+exactly the batches that it would have seen, whatever the number of worker processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from renderer.backend import Renderer, open_renderer
+from renderer.nuisance import spoil
+from renderer.prior import sample
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+
+class Dream(NamedTuple):
+    """A batch of scenes and their pictures."""
+
+    pictures: Tensor  # [B, H, W, 3] uint8
+    scene: tuple[Tensor, ...]  # the tensors of a Scene: processes hand on plain tuples
+
+
+def generator_for(*key: int | str) -> torch.Generator:
+    """A generator of random numbers that depends on `key` alone."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Dreams(Dataset[Dream]):
+    """Batches of scenes by number.
+
+    Args:
+        spec: the world.
+        height: of a picture, px.
+        width: of a picture, px.
+        supersample: samples a pixel along each axis.
+        backend: of the renderer.
+        batch: scenes a batch.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self,
+        spec: SceneSpec,
+        *,
+        height: int,
+        width: int,
+        supersample: int,
+        backend: str,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.spec, self.batch, self.seed = spec, batch, seed
+        self.size, self.supersample, self.backend = (height, width), supersample, backend
+        self._renderer: Renderer | None = None
+
+    def __getitem__(self, index: int) -> Dream:
+        """Batch number `index`."""
+        if self._renderer is None:  # in the process that draws: a renderer cannot be handed on
+            self._renderer = open_renderer(
+                self.spec,
+                height=self.size[0],
+                width=self.size[1],
+                backend=self.backend,
+                supersample=self.supersample,
+            )
+        generator = generator_for(self.seed, "dream", index)
+        scene = sample(self.spec, self.batch, generator=generator)
+        pictures = self._renderer.render_bytes(scene)
+        if self.spec.nuisance.noise is not None:
+            pictures = spoil(pictures, self.spec.nuisance.noise, generator=generator)
+        return Dream(pictures, tuple(scene.tensors()))
+
+
+def stream(dreams: Dreams, start: int, stop: int, *, workers: int) -> Iterator[tuple[Tensor, Scene]]:
+    """Pictures `[B, H, W, 3]` uint8 and scenes of batches `start` to `stop` - 1, in order.
+
+    Args:
+        dreams: the batches.
+        start: first number.
+        stop: one past the last number.
+        workers: processes that draw ahead; 0 draws here.
+    """
+    loader: DataLoader[Dream] = DataLoader(
+        dreams,
+        batch_size=None,
+        sampler=range(start, stop),  # type: ignore[arg-type]
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_one_thread if workers else None,
+    )
+    for pictures, scene in loader:
+        yield pictures, Scene(*scene)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,207 @@
+"""Measures a checkpoint on fresh scenes."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import chi2, norm
+from torch import Tensor
+
+from inference.checkpoint import Checkpoint
+from inference.distributions import wrap
+from inference.posterior import Estimate
+from renderer.backend import Renderer, open_renderer
+from renderer.nuisance import spoil
+from renderer.prior import sample
+from renderer.scene import Scene
+from training.dreams import generator_for
+from training.metrics import FOUND_WITHIN, accuracy, match, yaw_errors
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a model said of a set of scenes, with the pictures that it saw."""
+
+    true: Scene
+    estimate: Estimate
+    reconstruction_mse: Tensor  # [B], of pixels in [0, 1]
+    milliseconds_per_image: float  # of the network alone, in batches
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    *,
+    scenes: int,
+    seed: int,
+    backend: str = "auto",
+    nuisance: bool = False,
+) -> dict[str, Any]:
+    """Draws scenes that training never saw, infers them, and says how well.
+
+    Args:
+        checkpoint: the model.
+        scenes: how many.
+        seed: of the scenes; none of them occurs in training, whatever its seed.
+        backend: that draws the pictures.
+        nuisance: whether the spec's sensor noise spoils them.
+
+    Returns:
+        The figures as plain data, with the keys that the design names.
+    """
+    inferred, name = run(checkpoint, scenes=scenes, seed=seed, backend=backend, nuisance=nuisance)
+    result: dict[str, Any] = {
+        "checkpoint": checkpoint.name,
+        "sha256": checkpoint.sha256,
+        "scenes": scenes,
+        "seed": seed,
+        "backend": name,
+        "nuisance": nuisance,
+        **accuracy(checkpoint.spec, inferred.estimate.scene, inferred.true),
+        "reconstruction_mse": float(inferred.reconstruction_mse.mean()),
+        "coverage": coverage(checkpoint, inferred),
+        "count_ece": expected_calibration_error(
+            inferred.estimate.count_probabilities, inferred.true.count
+        ),
+        "milliseconds_per_image": inferred.milliseconds_per_image,
+    }
+    return result
+
+
+def run(
+    checkpoint: Checkpoint, *, scenes: int, seed: int, backend: str, nuisance: bool
+) -> tuple[Inferred, str]:
+    """Draws and infers; returns what was inferred and the name of the backend that drew."""
+    if scenes < 1:
+        raise ValueError("--scenes must be at least 1")
+    spec, network = checkpoint.spec, checkpoint.config.network
+    supersample = int(checkpoint.config.training.get("experiment", {}).get("supersample", 2))
+    renderer = open_renderer(
+        spec, height=network.height, width=network.width, backend=backend, supersample=supersample
+    )
+    generator = generator_for("evaluate", seed)
+    parts: list[Inferred] = []
+    for start in range(0, scenes, BATCH):
+        true = sample(spec, min(BATCH, scenes - start), generator=generator)
+        pictures = renderer.render_bytes(true)
+        if nuisance and spec.nuisance.noise is not None:
+            pictures = spoil(pictures, spec.nuisance.noise, generator=generator)
+        parts.append(_infer(checkpoint, renderer, pictures, true))
+    return _join(parts), renderer.name
+
+
+def _infer(checkpoint: Checkpoint, renderer: Renderer, pictures: Tensor, true: Scene) -> Inferred:
+    image = pictures.permute(0, 3, 1, 2).float().div(255.0)
+    start = time.perf_counter()
+    estimate = checkpoint.posterior.infer(image)
+    spent = 1000 * (time.perf_counter() - start) / len(true)
+    error = (renderer.render(estimate.scene) - image).square().mean(dim=(1, 2, 3))
+    return Inferred(true, estimate, error, spent)
+
+
+def _join(parts: list[Inferred]) -> Inferred:
+    estimates = [part.estimate for part in parts]
+    joined = Estimate(
+        Scene.cat([e.scene for e in estimates]),
+        *(
+            torch.cat([getattr(e, name) for e in estimates])
+            for name in list(Estimate.__dataclass_fields__)[1:]
+        ),
+    )
+    times = sorted(part.milliseconds_per_image for part in parts)
+    return Inferred(
+        Scene.cat([part.true for part in parts]),
+        joined,
+        torch.cat([part.reconstruction_mse for part in parts]),
+        times[len(times) // 2],
+    )
+
+
+def coverage(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, dict[str, float | None]]:
+    """How often the truth lies within the central intervals that the model claims.
+
+    Over matched objects of the right class. Positions: ellipses of the covariance. Yaw (where it
+    shows) and azimuth: plus or minus the normal quantile times the standard deviation.
+    """
+    spec, estimate, true = checkpoint.spec, inferred.estimate, inferred.true
+    pairs = match(estimate.scene, true)
+    guess = estimate.scene.identity[pairs.scene, pairs.inferred]
+    truth = true.identity[pairs.scene, pairs.true]
+    kept = (guess == truth) & (pairs.distance <= FOUND_WITHIN)
+    b, i, j = pairs.scene[kept], pairs.inferred[kept], pairs.true[kept]
+    offset = estimate.scene.position[b, i] - true.position[b, j]
+    solved = torch.linalg.solve(estimate.position_covariance[b, i], offset)
+    distance = (offset * solved).sum(-1)
+    yaw = yaw_errors(spec, truth[kept], estimate.scene.yaw[b, i], true.yaw[b, j])
+    shows = ~yaw.isnan()
+    yaw_sigmas = yaw[shows] / estimate.yaw_std[b, i][shows]
+    azimuth = wrap(estimate.scene.azimuth - true.azimuth).abs()
+    azimuth_sigmas = azimuth / estimate.azimuth_std if spec.camera.moves else azimuth[:0]
+    return {
+        "position": {str(p): _share(distance <= float(chi2.ppf(p, 2))) for p in LEVELS},
+        "yaw": {str(p): _share(yaw_sigmas <= float(norm.ppf(0.5 + p / 2))) for p in LEVELS},
+        "azimuth": {str(p): _share(azimuth_sigmas <= float(norm.ppf(0.5 + p / 2))) for p in LEVELS},
+    }
+
+
+def expected_calibration_error(probabilities: Tensor, truth: Tensor, *, bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy over equal bins of confidence.
+
+    Args:
+        probabilities: `[B, N]`.
+        truth: `[B]` int64.
+        bins: how many.
+    """
+    confidence, guess = probabilities.max(dim=1)
+    right = (guess == truth).float()
+    index = (confidence * bins).long().clamp(0, bins - 1)
+    error = 0.0
+    for b in range(bins):
+        inside = index == b
+        if bool(inside.any()):
+            gap = float((right[inside].mean() - confidence[inside].mean()).abs())
+            error += gap * float(inside.float().mean())
+    return error
+
+
+def _share(inside: Tensor) -> float | None:
+    return float(inside.float().mean()) if len(inside) else None
+
+
+def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as rows of name and value, in units that people read."""
+    rows = [
+        (name, f"{figures[name]:.4f}" if figures[name] is not None else "none")
+        for name in ("count_accuracy", "identity_accuracy", "recall", "precision", "count_ece")
+    ]
+    units = (
+        ("position_error_m", 1000.0, "mm"),
+        ("yaw_error_rad", math.degrees(1), "deg"),
+        ("azimuth_error_rad", math.degrees(1), "deg"),
+    )
+    for name, factor, unit in units:
+        for key, value in figures[name].items():
+            shown = "none" if value is None else f"{value * factor:.3f} {unit}"
+            rows.append((f"{name.rsplit('_', 1)[0]} {key}", shown))
+    for name, levels in figures["coverage"].items():
+        shown = "  ".join(
+            f"{level}: {'none' if value is None else format(value, '.3f')}"
+            for level, value in levels.items()
+        )
+        rows.append((f"coverage of {name}", shown))
+    for name, entry in figures["classes"].items():
+        values = [f"recall {entry['recall']:.4f}" if entry["recall"] is not None else "absent"]
+        for key, factor, unit in units[:2]:
+            median = entry[key]["median"]
+            if median is not None:
+                values.append(f"{key.split('_')[0]} {median * factor:.2f} {unit}")
+        rows.append((f"class {name}", "  ".join(values)))
+    rows.append(("reconstruction_mse", f"{figures['reconstruction_mse']:.6f}"))
+    rows.append(("network alone", f"{figures['milliseconds_per_image']:.2f} ms an image"))
+    return rows

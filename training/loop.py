@@ -1,0 +1,307 @@
+"""The training loop: one for all experiments, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from inference.checkpoint import save_checkpoint
+from inference.posterior import Posterior
+from inference.wakesleep import sleep_loss
+from renderer.backend import open_renderer
+from renderer.prior import sample
+from renderer.spec import SceneSpec
+from training.dreams import Dreams, generator_for, stream
+from training.experiments import Experiment
+from training.metrics import accuracy
+from training.panels import comparison_panel
+from training.progress import Progress
+from training.state import StateError, load_state, read_meta, save_state
+
+STATE = Path("training") / "state.safetensors"
+LOGS = Path("training") / "tensorboard"
+HELD_OUT_SCENES = 256  # watched while training, never trained on
+CALIBRATION = (20, 120)  # steps over which the speed is measured when a time is given
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run an experiment on this machine."""
+
+    out: Path
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
+    steps: int | None = None  # the experiment's own when neither this nor minutes is given
+    minutes: float | None = None
+    workers: int | None = None  # processes that render; auto: one on a machine with two cores
+    save_seconds: float = 60.0
+    evaluate_every: int = 1000  # steps
+
+
+def train(experiment: Experiment, options: RunOptions) -> Path:
+    """Trains, or goes on training; returns the checkpoint folder.
+
+    The folder holds a usable checkpoint from the first save on, and under `training/` the state
+    to go on from and TensorBoard's logs. Starting again with the same arguments continues; the
+    result is bit for bit that of an uninterrupted run (on the CPU).
+
+    Raises:
+        StateError: the folder holds a run of another experiment, seed or code.
+        SpecError: the SceneSpec cannot be used.
+    """
+    run = _Run(experiment, options)
+    with _stop_signals() as stopped:
+        run.go(stopped)
+    return options.out
+
+
+class _Run:
+    def __init__(self, experiment: Experiment, options: RunOptions) -> None:
+        self.experiment, self.options = experiment, options
+        self.spec = SceneSpec.load(experiment.spec)
+        workers, threads = _share_cores(options.workers)
+        self.workers = workers
+        torch.set_num_threads(threads)
+        torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
+        self.posterior = Posterior(self.spec, experiment.network).to(options.device)
+        self.optimizer = torch.optim.AdamW(
+            self.posterior.parameters(),
+            lr=experiment.learning_rate,
+            weight_decay=experiment.weight_decay,
+        )
+        self.dtype = _precision(options)
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all sessions
+        self.total: int | None = options.steps
+        if options.steps is None and options.minutes is None:
+            self.total = experiment.steps
+        self.history: list[dict[str, Any]] = []
+        self.state_path = options.out / STATE
+        if self.state_path.exists():
+            self._resume()
+        network = experiment.network
+        self.dreams = Dreams(
+            self.spec,
+            height=network.height,
+            width=network.width,
+            supersample=experiment.supersample,
+            backend=experiment.backend,
+            batch=experiment.batch,
+            seed=options.seed,
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for a run to be continued."""
+        return {
+            "experiment": self.experiment.model_dump(mode="json", exclude={"steps"}),
+            "spec": self.spec.model_dump(mode="json"),
+            "seed": self.options.seed,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+
+    def _resume(self) -> None:
+        meta = read_meta(self.state_path)
+        mine, theirs = self._identity(), meta["identity"]
+        if mine != theirs:
+            differing = [key for key in mine if mine[key] != theirs.get(key)]
+            raise StateError(
+                f"{self.state_path}: is a run with another {', '.join(differing)}; "
+                "give another --out, or remove that folder to start anew"
+            )
+        load_state(self.state_path, self.posterior, self.optimizer)
+        self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
+        if self.options.steps is None:
+            self.total = meta["total"]
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        e = self.experiment
+        if self.step < e.warmup or self.total is None:
+            return e.learning_rate * min(1.0, (self.step + 1) / e.warmup)
+        part = (self.step - e.warmup) / max(1, self.total - e.warmup)
+        return e.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+
+    def go(self, stopped: list[int]) -> None:
+        """Trains until the end, or until a signal arrives; saves either way."""
+        e, options = self.experiment, self.options
+        device = torch.device(options.device)
+        writer = SummaryWriter(str(options.out / LOGS), purge_step=self.step)
+        last = self.total if self.total is not None else 1 << 40
+        batches = stream(self.dreams, self.step, last, workers=self.workers)
+        saved = calibrated = started = time.monotonic()
+        before = self.seconds
+        first = self.step
+        self.posterior.train()
+        with Progress(self.step, self.total, e.batch) as progress:
+            for pictures, scene in batches:
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.learning_rate()
+                image = pictures.to(device).permute(0, 3, 1, 2).float().div_(255.0)
+                orders = generator_for(options.seed, "orders", self.step)
+                with torch.autocast(
+                    device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+                ):
+                    loss = sleep_loss(self.posterior, image, scene.to(device), generator=orders)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.posterior.parameters(), e.clip_norm)
+                if not bool(norm.isfinite()):
+                    raise FloatingPointError(
+                        f"step {self.step}: the gradient is not finite; the last state in "
+                        f"{self.state_path} is from before. Lower the learning rate"
+                    )
+                self.optimizer.step()
+                now = time.monotonic()
+                self.step += 1
+                self.seconds = before + now - started
+                if self.step - first == CALIBRATION[0]:
+                    calibrated = now
+                if self.step - first == CALIBRATION[1] and self.total is None:
+                    pace = (now - calibrated) / (CALIBRATION[1] - CALIBRATION[0])
+                    assert options.minutes is not None
+                    self.total = self.step + max(
+                        e.warmup, int((options.minutes * 60 - self.seconds) / pace)
+                    )
+                    progress.retarget(self.total)
+                progress.advance(self.step, float(loss.loss.detach()))
+                if self.step % 20 == 0:
+                    self._log(writer, loss._asdict(), norm, progress.images_per_second)
+                if self.step % options.evaluate_every == 0 or self.step == self.total:
+                    self._evaluate(writer, progress)
+                finished = self.step == self.total
+                if finished or stopped or now - saved > options.save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if finished or stopped:
+                    break
+        writer.close()
+
+    def save(self) -> None:
+        """Writes the checkpoint, then the state to go on from."""
+        training = {
+            "experiment": self.experiment.model_dump(mode="json"),
+            "objective": "sleep",
+            "seed": self.options.seed,
+            "steps": self.step,
+            "of_steps": self.total,
+            "images": self.step * self.experiment.batch,
+            "seconds": round(self.seconds, 1),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": self.options.device,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "torch": torch.__version__,
+            "history": self.history,
+        }
+        save_checkpoint(
+            self.options.out, self.posterior, name=self.experiment.name, training=training
+        )
+        meta = {
+            "identity": self._identity(),
+            "step": self.step,
+            "total": self.total,
+            "seconds": self.seconds,
+            "history": self.history,
+        }
+        save_state(self.state_path, self.posterior, self.optimizer, meta)
+
+    def _log(
+        self, writer: SummaryWriter, losses: dict[str, Any], norm: torch.Tensor, speed: float
+    ) -> None:
+        for name, value in losses.items():
+            writer.add_scalar(f"sleep/{name}", float(value.detach()), self.step)
+        writer.add_scalar("gradient_norm", float(norm), self.step)
+        writer.add_scalar("learning_rate", self.learning_rate(), self.step)
+        writer.add_scalar("images_per_second", speed, self.step)
+
+    def _evaluate(self, writer: SummaryWriter, progress: Progress) -> None:
+        network, e = self.experiment.network, self.experiment
+        renderer = open_renderer(
+            self.spec,
+            height=network.height,
+            width=network.width,
+            backend=e.backend,
+            supersample=e.supersample,
+        )
+        true = sample(
+            self.spec, HELD_OUT_SCENES, generator=generator_for(self.options.seed, "held out")
+        )
+        image = renderer.render(true)
+        self.posterior.eval()
+        inferred = self.posterior.infer(image.to(self.options.device)).scene.to("cpu")
+        self.posterior.train()
+        figures = accuracy(self.spec, inferred, true)
+        row: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1)}
+        for name in ("count_accuracy", "identity_accuracy", "recall", "precision"):
+            row[name] = figures[name]
+        for name in ("position_error_m", "yaw_error_rad", "azimuth_error_rad"):
+            errors = figures[name]
+            assert isinstance(errors, dict)
+            row[name] = errors["median"]
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                writer.add_scalar(f"held_out/{name}", value, self.step)
+        shown = slice(0, 8)
+        panel = comparison_panel(image[shown], renderer.render(inferred[shown]))
+        writer.add_image("image_above_rerendered_inference", panel, self.step)
+        writer.flush()
+        self.history.append(row)
+        progress.report(row)
+
+
+def _precision(options: RunOptions) -> torch.dtype:
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if options.precision in named:
+        return named[options.precision]
+    if options.precision != "auto":
+        raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
+    if options.device == "cpu":
+        # Without matrix units for it, bfloat16 on a CPU is slower than float32.
+        fast = torch.cpu._is_amx_tile_supported()
+    else:
+        fast = torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _share_cores(workers: int | None) -> tuple[int, int]:
+    """Worker processes that render, and threads for the network, of the cores we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = 0 if cores == 1 else max(1, cores // 3)
+    return workers, max(1, cores - workers)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Turns Ctrl-C and SIGTERM into a wish to stop after the current step.
+
+    Yields a list that stays empty until a signal arrives; the second one interrupts at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals cannot be caught
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
