@@ -146,12 +146,14 @@ def _set_visuals(builder: mujoco.MjSpec, spec: SceneSpec) -> None:
     visual.map.znear = 0.02
     visual.map.zfar = 20.0
     if any(spec.background):  # OpenGL clears to black; another colour is a sky of that colour
+        # MuJoCo cuts off to bytes: half of one more makes that rounding.
+        colour = [min(value + 0.5 / 255, 1.0) for value in spec.background]
         builder.add_texture(
             name="background",
             type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
             builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
-            rgb1=spec.background,
-            rgb2=spec.background,
+            rgb1=colour,
+            rgb2=colour,
             width=8,
             height=48,
         )

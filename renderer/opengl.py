@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,9 +137,10 @@ class OpenGLRenderer:
                     self._gl.free()
             context.free()
 
-    def __del__(self) -> None:
-        # At the interpreter's end the display is gone already, and everything with it.
-        if not sys.is_finalizing():
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the interpreter's end the display is gone already, and everything with it, down to
+        # the name `sys` in this module.
+        if not finalizing():
             self.close()
 
     def _prepare_scene(self, model: mujoco.MjModel) -> None:

@@ -39,15 +39,18 @@ def overlaps(
     x = position[..., :1] + cos * discs[..., 0] - sin * discs[..., 1]  # [B, K, P]
     y = position[..., 1:] + sin * discs[..., 0] + cos * discs[..., 1]
     radius = discs[..., 2]
-    slots = identity.shape[1]
     collision = torch.zeros(len(identity), dtype=torch.bool, device=identity.device)
-    for i in range(slots):
-        for j in range(i + 1, slots):
-            distance = torch.hypot(
-                x[:, i, :, None] - x[:, j, None, :], y[:, i, :, None] - y[:, j, None, :]
-            )
-            touching = distance < radius[:, i, :, None] + radius[:, j, None, :]
-            collision |= touching.flatten(1).any(1) & presence[:, i] & presence[:, j]
+    rows = torch.arange(len(identity), device=identity.device)  # no collision found in these yet
+    for j in range(1, identity.shape[1]):
+        distance = torch.hypot(
+            x[rows, :j, :, None] - x[rows, j, None, None, :],
+            y[rows, :j, :, None] - y[rows, j, None, None, :],
+        )  # [R, j, P, P]
+        touching = distance < radius[rows, :j, :, None] + radius[rows, j, None, None, :]
+        both = presence[rows, :j] & presence[rows, j, None]
+        hit = (touching.flatten(2).any(2) & both).any(1)
+        collision[rows[hit]] = True
+        rows = rows[~hit]
     return collision
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,7 @@ class RaycastRenderer:
         position, rotation = self._scene_model.geom_poses(scene)
         camera_position, camera_axes = self._scene_model.camera_poses(scene)
         parts = []
-        for start in range(0, len(scene), LARGEST_BATCH):
-            part = slice(start, min(start + LARGEST_BATCH, len(scene)))
+        for part in _parts(len(scene)):
             count = part.stop - part.start
             with self._lock, wp.ScopedDevice(self._device):
                 worlds = self._worlds_of(count)
@@ -101,7 +101,7 @@ class RaycastRenderer:
                 _fill(worlds.data.cam_xmat, camera_axes[part, None])
                 mjw.refit_bvh(self._model, worlds.data, worlds.context)
                 mjw.render(self._model, worlds.data, worlds.context)
-                packed = wp.to_torch(worlds.context.rgb_data.view(wp.int32))[:count]
+                packed = wp.to_torch(worlds.context.rgb_data.view(wp.int32))
                 # Packed as 0xAARRGGBB: little-endian bytes are B, G, R, A.
                 channels = packed.view(torch.uint8).view(count, self.height, self.width, 4)
                 parts.append(channels[..., [2, 1, 0]])  # a copy: Warp draws there again
@@ -109,9 +109,7 @@ class RaycastRenderer:
             return torch.empty(0, self.height, self.width, 3, dtype=torch.uint8)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _worlds_of(self, count: int) -> _Worlds:
-        """Warp draws all of its worlds however few are asked for: keep some of each size."""
-        size = 1 << (count - 1).bit_length()
+    def _worlds_of(self, size: int) -> _Worlds:
         if size not in self._worlds:
             model = self._scene_model.model
             with wp.ScopedDevice(self._device):
@@ -137,7 +135,18 @@ class RaycastRenderer:
         return self._worlds[size]
 
 
+def _parts(count: int) -> Iterator[slice]:
+    """Cuts a batch into powers of two.
+
+    Warp draws all of its worlds however few are asked for, and making worlds takes time: with
+    these few sizes, kept, every scene is drawn once and nothing else is.
+    """
+    start = 0
+    while start < count:
+        size = min(LARGEST_BATCH, 1 << ((count - start).bit_length() - 1))
+        yield slice(start, start + size)
+        start += size
+
+
 def _fill(array: Any, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    """Copies `values` to the first worlds of `array`; the rest keeps what it had."""
-    source: Any = wp.array(np.ascontiguousarray(values), dtype=array.dtype)
-    wp.copy(array, source, count=source.size)
+    wp.copy(array, wp.array(np.ascontiguousarray(values), dtype=array.dtype))

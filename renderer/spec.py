@@ -6,10 +6,13 @@ Everything a user can get wrong is refused on loading with the file, the key and
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote
 
 import numpy as np
 import yaml
@@ -21,6 +24,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -114,6 +118,16 @@ class ObjectClass(_Part):
     colour: Colour
     texture: Path | None = None
     symmetry: Literal["none", "continuous"] | Annotated[int, Field(ge=2, le=36)] = "none"
+
+    @field_validator("symmetry", mode="wrap")
+    @classmethod
+    def _one_complaint(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:  # one for each thing that it could have been
+            raise ValueError(
+                f"must be `none`, `continuous`, or n from 2 to 36 when n-fold, not {value!r}"
+            ) from None
 
     @model_validator(mode="after")
     def _mesh_or_shape(self) -> Self:
@@ -223,6 +237,17 @@ class SceneSpec(_Part):
                 )
         return self
 
+    def __eq__(self, other: object) -> bool:
+        # Pydantic's own would compare what the properties below have kept, tensors among it.
+        if not isinstance(other, SceneSpec):
+            return NotImplemented
+        fields = SceneSpec.model_fields
+        same = all(getattr(self, name) == getattr(other, name) for name in fields)
+        return same and self.folder == other.folder
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.folder, self.objects, self.count, self.placement))
+
     @staticmethod
     def load(path: str | Path) -> SceneSpec:
         """Reads and checks a SceneSpec.
@@ -237,13 +262,18 @@ class SceneSpec(_Part):
         file = Path(path)
         if not file.is_file() and (BUILTIN / f"{path}.yaml").is_file():
             file = BUILTIN / f"{path}.yaml"
+        if file.is_dir():
+            raise SpecError(f"{file}: is a folder; give the YAML file in it")
         if not file.is_file():
             known = ", ".join(sorted(item.stem for item in BUILTIN.glob("*.yaml")))
             raise SpecError(f"{file}: no such file; give a YAML file or one of: {known}")
         try:
             data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SpecError(f"{file}: not readable as YAML: {error}") from None
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+            what = getattr(error, "problem", None) or error
+            raise SpecError(f"{file}: not readable as YAML: {what}{where}; mend it there") from None
         return SceneSpec.build(data, folder=file.parent, source=str(file))
 
     @staticmethod
@@ -309,7 +339,7 @@ class SceneSpec(_Part):
 
         def keep(entry: dict[str, Any], key: str, path: Path | None) -> None:
             if path is not None:
-                content = self.resolve(path).read_bytes()
+                content = _self_contained(self.resolve(path))
                 target = _free_name(contents, Path(_SAVED_IN[key]) / path.name, content)
                 contents[target] = content
                 entry[key] = target.as_posix()
@@ -344,24 +374,36 @@ class SceneSpec(_Part):
                 raise SpecError(f"{key}.mesh: {error}") from None
             if not geometry.has_symmetry(item.symmetry_order):
                 raise SpecError(
-                    f"{key}.symmetry: its shape changes when turned by "
-                    f"{'any angle' if item.symmetry_order == 0 else f'1/{item.symmetry} turn'}; "
+                    f"{key}.symmetry: its shape changes when turned"
+                    f"{'' if item.symmetry_order == 0 else f' by 1/{item.symmetry} turn'}; "
                     "set `symmetry: none`, or the order that it has about its z axis"
                 )
             if geometry.radius > min(self.table.half_size):
                 raise SpecError(
-                    f"{key}: reaches {geometry.radius:.2f} m from its origin, more than the "
-                    f"table's half size {min(self.table.half_size):.2f} m; "
-                    "is the mesh in other units? set `scale` (0.001 for millimetres)"
+                    f"{key}.{'mesh' if item.mesh else 'size'}: reaches {geometry.radius:.2f} m "
+                    "from its origin, more than the table's half size "
+                    f"{min(self.table.half_size):.2f} m; "
+                    + (
+                        "is the mesh in other units? set `scale` (0.001 for millimetres)"
+                        if item.mesh
+                        else "make it smaller; lengths are in metres"
+                    )
                 )
-        least = min(self.acceptances)
-        if least < LEAST_ACCEPTANCE:
+        if not self._fit():
             raise SpecError(
                 f"{source}: count.max: {self.count.max} such objects do not fit on "
-                f"+-{list(self.placement.extent)} m without overlap (only {least:.2%} of random "
-                "placements do); lower count.max, enlarge placement.extent, or set "
-                "placement.no_overlap: false"
+                f"+-{list(self.placement.extent)} m without overlap (fewer than "
+                f"{LEAST_ACCEPTANCE:.1%} of random placements do); lower count.max, enlarge "
+                "placement.extent, or set placement.no_overlap: false"
             )
+
+    def _fit(self) -> bool:
+        if not self.placement.no_overlap:
+            return True
+        extent, repeats = self.placement.extent, self.placement.repeats
+        # A quick look first: the exact answer takes seconds when the table is overcrowded.
+        quick = acceptance(self.footprints, extent, self.count.max, repeats, samples=10_000)
+        return quick > 0 and min(self.acceptances) >= LEAST_ACCEPTANCE
 
     def _check_texture(self, key: str, path: Path | None) -> None:
         if path is None:
@@ -378,6 +420,20 @@ class SceneSpec(_Part):
             raise SpecError(
                 f"{key}: {file} is not a picture that can be read ({error}); give a PNG or JPEG"
             ) from None
+
+
+def _self_contained(file: Path) -> bytes:
+    """What is in a file; a glTF gets the buffers beside it written into it."""
+    content = file.read_bytes()
+    if file.suffix.lower() != ".gltf":
+        return content
+    tree = json.loads(content)
+    for buffer in tree.get("buffers", []):
+        if not buffer.get("uri", "data:").startswith("data:"):
+            beside = (file.parent / unquote(buffer["uri"])).read_bytes()
+            encoded = base64.b64encode(beside).decode("ascii")
+            buffer["uri"] = f"data:application/octet-stream;base64,{encoded}"
+    return json.dumps(tree).encode()
 
 
 def _free_name(taken: dict[Path, bytes], wanted: Path, content: bytes) -> Path:
@@ -397,6 +453,15 @@ def _explain(source: str, error: Any) -> str:
     mends = {
         "extra_forbidden": "unknown key; remove it or correct its spelling",
         "missing": "missing; add it",
+        "string_pattern_mismatch": "must consist of letters, digits and . _ - only",
+        "too_short": "needs one entry at least",
+        "tuple_type": "must be a list",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping",
     }
     message = mends.get(error["type"], error["msg"].removeprefix("Value error, "))
+    message = message.replace("Input should be", "must be")
+    if message.startswith("must") and error["type"] != "value_error":
+        given = repr(error["input"])
+        message += f", not {given if len(given) < 60 else type(error['input']).__name__}"
     return f"{source}: {key}: {message}" if key else f"{source}: {message}"

@@ -1,0 +1,143 @@
+"""The render as a torch.autograd.Function, with finite differences for a derivative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from renderer.backend import Renderer
+from renderer.differences import (
+    Differences,
+    Scheme,
+    Steps,
+    contract,
+    freedoms,
+    perturb,
+    plan,
+)
+from renderer.scene import Scene
+
+# Values of the moved pictures that are in memory at once: 32 MiB of float32.
+CHUNK_VALUES = 1 << 23
+# Moved pictures are asked for in multiples of this, where there are enough: backends draw that
+# many at a time, and fill up what is missing.
+CHUNK_MULTIPLE = 64
+
+
+def differentiable_render(
+    renderer: Renderer,
+    scene: Scene,
+    *,
+    step: Steps | float | None = None,
+    scheme: Scheme = "central",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Pictures `[B, 3, H, W]` in [0, 1], with gradients to where everything stands.
+
+    The picture is `renderer.render(scene)`. On the way back, every freedom that needs a gradient
+    (of `scene.position`, `scene.yaw`, `scene.azimuth`) is moved by a step and drawn again, as in
+    appendix H.1, and only its inner product with the upstream gradient is kept. Slots without an
+    object, and the yaw of objects that show no turn, get gradient zero and cost nothing; so does a
+    scene whose upstream gradient is zero. Presence and identity get no gradient. Not twice
+    differentiable.
+
+    Pictures have 8 bits a channel and a few samples a pixel. A step that moves an edge by a small
+    part of a pixel changes most pixels not at all and some by a whole grey level or, without
+    supersampling, by the edge's whole contrast; divided by the step, that is noise larger than
+    the gradient. Measured on positions of the tabletop at 64 px, against finely drawn pictures: the
+    paper's 1e-4 m is off by 3 to 4 times the gradient's own size with one sample a pixel and by
+    0.6 to 0.7 with 4 x 4; the default, three quarters of a pixel, by 0.15 and 0.03 (central). What
+    a step skips over is blurred by its length, so a loss on blurred pictures bears longer steps.
+
+    Args:
+        renderer: draws the scenes.
+        scene: B scenes.
+        step: how far to move; a number is the step of the position in metres, with the others
+            in their default proportion to it; `Steps.for_size` of the renderer when not given.
+        scheme: `central`, `forward` or `random`; see `renderer.differences.Scheme`.
+        generator: of the signs of `random`, on the CPU; they are drawn here, so going back twice
+            gives the same gradient twice.
+
+    Raises:
+        ValueError: the step is not above zero, or no scheme has that name.
+    """
+    wanted = {name: getattr(scene, name).requires_grad for name in ("position", "yaw", "azimuth")}
+    if not (torch.is_grad_enabled() and any(wanted.values())):
+        return renderer.render(scene)
+    free = freedoms(scene, renderer.spec.symmetry_orders, **wanted)
+    differences = plan(free, _steps(renderer, step), scheme, generator=generator)
+    picture: Tensor = _Render.apply(  # type: ignore[no-untyped-call]
+        scene.position,
+        scene.yaw,
+        scene.azimuth,
+        scene.presence,
+        scene.identity,
+        renderer,
+        differences,
+    )
+    return picture
+
+
+def _steps(renderer: Renderer, step: Steps | float | None) -> Steps:
+    if isinstance(step, Steps):
+        return step
+    default = Steps.for_size(renderer.spec, renderer.height)
+    return default if step is None else default.scaled(step / default.position)
+
+
+def picture_changes(
+    renderer: Renderer, scene: Scene, differences: Differences, picture: Tensor, upstream: Tensor
+) -> Tensor:
+    """`[N]`: inner products of the upstream gradient with what each move changes in the picture.
+
+    Draws the moved scenes as whole pictures, the obvious way.
+
+    Args:
+        renderer: draws the scenes.
+        scene: B scenes.
+        differences: N moves of them.
+        picture: `[B, 3, H, W]`, of the scenes as they are.
+        upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
+    """
+    multiples = CHUNK_VALUES // (picture.shape[1:].numel() * CHUNK_MULTIPLE)
+    changes = [picture.new_zeros(0)]
+    for part in differences.split(max(1, multiples) * CHUNK_MULTIPLE):
+        row = part.row.to(picture.device)
+        change = renderer.render(perturb(scene, part)) - picture[row]
+        changes.append(torch.einsum("nchw,nchw->n", upstream[row], change))
+    return torch.cat(changes)
+
+
+class _Render(torch.autograd.Function):
+    """Renders; moves and renders again on the way back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        position: Tensor,
+        yaw: Tensor,
+        azimuth: Tensor,
+        presence: Tensor,
+        identity: Tensor,
+        renderer: Renderer,
+        differences: Differences,
+    ) -> Tensor:
+        picture = renderer.render(Scene(presence, identity, position, yaw, azimuth))
+        ctx.save_for_backward(presence, identity, position, yaw, azimuth, picture)
+        ctx.renderer, ctx.differences = renderer, differences
+        return picture
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, picture = ctx.saved_tensors
+        scene = Scene(*tensors)
+        # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
+        counts = upstream.flatten(1).any(dim=1).to(ctx.differences.row.device)
+        differences = ctx.differences[counts[ctx.differences.row]]
+        changes = picture_changes(ctx.renderer, scene, differences, picture, upstream)
+        gradients = contract(differences, changes.to(scene.azimuth), len(scene), scene.slots)
+        return *gradients, None, None, None, None
