@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from inference.distributions import PlaneGaussian, VonMises, symmetric_yaw
 
 LEAST_STD = 5e-4  # m
-GREATEST_CONCENTRATION = math.exp(12.0)  # a standard deviation of 0.14 degrees
+GREATEST_LOG_SHARPNESS = 9.0  # keeps the concentration of a yaw finite
 
 
 class Objects(NamedTuple):
@@ -75,6 +75,9 @@ class ProposalHead(nn.Module):
         keys: Q, features that attention compares.
     """
 
+    anchors: Tensor
+    orders: Tensor  # [C] int64
+
     def __init__(
         self, anchors: Tensor, spacing: float, orders: tuple[int, ...], channels: int, keys: int
     ) -> None:
@@ -87,17 +90,22 @@ class ProposalHead(nn.Module):
             nn.Linear(channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, outputs)
         )
 
-    def forward(self, cells: Tensor) -> Proposals:
-        """Features `[B, G, D]` to proposals."""
+    def forward(self, cells: Tensor, tolerance: float = 0.0) -> Proposals:
+        """Features `[B, G, D]` to proposals whose positions are no sharper than `tolerance` m."""
         c = self.classes
         salience, key, classes, offset, scale, turn = self.body(cells).split(
             [1, self.keys, c, 2, 3, 3 * c], dim=-1
         )
-        std = LEAST_STD + 0.1 * torch.exp(scale[..., :2].clamp(-8.0, 3.0))
+        std = LEAST_STD + tolerance + 0.1 * torch.exp(scale[..., :2].clamp(-8.0, 3.0))
         shear = scale[..., 2] * std[..., 1]
         turn = turn.unflatten(-1, (c, 3))
-        loc = torch.atan2(turn[..., 1], turn[..., 0] + 1e-6)
-        concentration = torch.exp(turn[..., 2].clamp(-6.0, math.log(GREATEST_CONCENTRATION)))
+        # Natural parameters: the gradient on the direction does not vanish where the concentration
+        # does. With direction and log concentration apart, the network first learns that it does
+        # not know the yaw, and then never learns the yaw.
+        sharpness = nn.functional.softplus(turn[..., 2:]).clamp_max(GREATEST_LOG_SHARPNESS).exp()
+        x, y = (turn[..., :2] * sharpness).unbind(-1)
+        loc = torch.atan2(y, x + 1e-6)
+        concentration = (x * x + y * y + 1e-6).sqrt()
         centre = self.anchors + self.spacing * offset
         return Proposals(
             CellMap(salience[..., 0], key, centre),
@@ -132,23 +140,26 @@ class Cell(nn.Module):
     """The recurrent part of the inference network.
 
     Args:
-        classes: C.
+        orders: symmetry order of each class (1 none, n n-fold, 0 continuous).
         summary: E, features of the whole picture.
         hidden: D, units of the recurrence.
         keys: Q, features that attention compares.
     """
 
-    def __init__(self, classes: int, summary: int, hidden: int, keys: int) -> None:
+    orders: Tensor  # [C] int64
+
+    def __init__(self, orders: tuple[int, ...], summary: int, hidden: int, keys: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes = len(orders)
+        self.register_buffer("orders", torch.tensor(orders), persistent=False)
         self.initial = nn.Linear(summary + 2, hidden)
-        self.describe = nn.Sequential(nn.Linear(classes + 6, hidden), nn.SiLU())
+        self.describe = nn.Sequential(nn.Linear(self.classes + 6, hidden), nn.SiLU())
         self.recur = nn.GRUCell(hidden, hidden)
         self.query = nn.Linear(hidden, keys)
         self.nothing = nn.Linear(hidden, 1)
         # How strongly, and how far around it (m), an explained object of each class inhibits.
-        self.log_inhibition = nn.Parameter(torch.full((classes,), math.log(8.0)))
-        self.log_reach = nn.Parameter(torch.full((classes,), math.log(0.05)))
+        self.log_inhibition = nn.Parameter(torch.full((self.classes,), math.log(8.0)))
+        self.log_reach = nn.Parameter(torch.full((self.classes,), math.log(0.05)))
 
     def start(self, summary: Tensor, azimuth: Tensor, cells: int) -> State:
         """The state before the first step.
@@ -172,9 +183,9 @@ class Cell(nn.Module):
     def advance(self, state: State, cells: CellMap, found: Objects, azimuth: Tensor) -> State:
         """The state after object `found` `[R]` (view frame) was explained."""
         kind = nn.functional.one_hot(found.identity, self.classes).to(state.hidden.dtype)
-        angles = torch.stack(
-            [found.yaw.cos(), found.yaw.sin(), azimuth.cos(), azimuth.sin()], dim=-1
-        )
+        # Only what can be seen of the yaw: all turns that look alike are one to the recurrence.
+        turned = self.orders[found.identity] * found.yaw
+        angles = torch.stack([turned.cos(), turned.sin(), azimuth.cos(), azimuth.sin()], dim=-1)
         description = self.describe(torch.cat([kind, 4 * found.position, angles], dim=-1))
         hidden = self.recur(description, state.hidden)
         reach = self.log_reach.exp()[found.identity]

@@ -1,10 +1,10 @@
 """The checkpoint folder: everything that is needed to infer scenes, and nothing that can run code.
 
-    model.safetensors   the weights
-    config.json         format, network, how it was trained, hash of the weights
-    scene/              the SceneSpec with its meshes
-    evaluation.json     what was measured on it, when it was
-    README.md           the model card, when there is one
+model.safetensors   the weights
+config.json         format, network, how it was trained, hash of the weights
+scene/              the SceneSpec with its meshes
+evaluation.json     what was measured on it, when it was
+README.md           the model card, when there is one
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import os
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
+from torch import Tensor
 
 from inference.posterior import Posterior, PosteriorConfig
 from renderer.spec import SceneSpec, SpecError
@@ -42,7 +43,8 @@ class CheckpointConfig(BaseModel):
     version: str
     code_version: str
     sha256: str  # of model.safetensors
-    scene: str  # the SceneSpec's file, in scene/
+    # The SceneSpec's file, in scene/ and nowhere else.
+    scene: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.yaml$")]
     network: PosteriorConfig
     training: dict[str, Any] = {}
     quality: dict[str, float] | None = None  # thresholds for "does this picture fit the model"
@@ -84,6 +86,9 @@ def save_checkpoint(
     quality: dict[str, float] | None = None,
 ) -> None:
     """Writes a checkpoint; a reader never sees half of a file.
+
+    A kill between two files leaves the new weights with the old config.json, whose hash they do
+    not have: loading refuses such a folder.
 
     Args:
         folder: where; made when missing, files of an earlier checkpoint are replaced.
@@ -137,14 +142,23 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     try:
         spec = SceneSpec.load(folder / SCENE / config.scene)
     except SpecError as error:
-        raise CheckpointError(f"{folder}: its scene cannot be read: {error}") from None
+        raise CheckpointError(
+            f"{folder / SCENE}: cannot be read, copy the folder again; {error}"
+        ) from None
     posterior = Posterior(spec, config.network)
     try:
-        posterior.load_state_dict(safetensors.torch.load(weights), strict=True)
-    except (SafetensorError, RuntimeError) as error:
+        tensors = safetensors.torch.load(weights)
+    except SafetensorError as error:
         raise CheckpointError(
-            f"{folder / WEIGHTS}: does not hold the network that {CONFIG} describes: {error}"
+            f"{folder / WEIGHTS}: is not a safetensors file ({error}); copy the folder again"
         ) from None
+    difference = _difference(tensors, posterior.state_dict())
+    if difference:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: does not hold the network that {CONFIG} describes: "
+            f"{difference}; copy both files from one checkpoint"
+        )
+    posterior.load_state_dict(tensors, strict=True)
     return Checkpoint(folder, config, spec, posterior.eval(), _read_evaluation(folder))
 
 
@@ -159,18 +173,37 @@ def code_version() -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file by new content in one step, surviving a kill or a power cut midway."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> str:
+    """The first tensor that differs in name or shape, in words; nothing when none does."""
+    for key in sorted(found.keys() | expected.keys()):
+        if key not in expected:
+            return f"no part of it is named {key!r}"
+        if key not in found:
+            return f"{key!r} is missing"
+        if found[key].shape != expected[key].shape:
+            return f"{key!r} has shape {[*found[key].shape]}, expected {[*expected[key].shape]}"
+    return ""
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); is it a checkpoint?") from None
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); give a whole checkpoint folder, with "
+            f"{WEIGHTS}, {CONFIG} and {SCENE}/"
+        ) from None
 
 
 def _read_config(path: Path) -> CheckpointConfig:
@@ -190,7 +223,9 @@ def _read_config(path: Path) -> CheckpointConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{path}: {key}: {first['msg']}") from None
+        raise CheckpointError(
+            f"{path}: {key}: {first['msg']}; correct it, or copy the folder again"
+        ) from None
 
 
 def _read_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -198,7 +233,7 @@ def _read_evaluation(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(_read(path))
     except ValueError as error:
         raise CheckpointError(
             f"{path}: is not JSON ({error}); delete it or run `python -m training evaluate` again"

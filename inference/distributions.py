@@ -30,9 +30,10 @@ class PlaneGaussian(NamedTuple):
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One point of each, `[..., 2]` m; differentiable in the parameters."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
         l00, l10, l11 = self.scale_tril.unbind(-1)
-        u, v = noise.unbind(-1)
+        # Of the broadcast shape: each point has its own noise, also where parameters are shared.
+        shape = torch.broadcast_shapes(self.mean.shape[:-1], l00.shape)
+        u, v = self.mean.new_empty(2, *shape).normal_(generator=generator)
         return self.mean + torch.stack([l00 * u, l10 * u + l11 * v], dim=-1)
 
     def covariance(self) -> Tensor:
@@ -56,17 +57,19 @@ class VonMises(NamedTuple):
         left at the concentrations that a sharp camera angle needs.
         """
         half = torch.sin((value - self.loc) / 2)
-        scaled_bessel = torch.special.i0e(self.concentration)
-        return -2 * self.concentration * half * half - scaled_bessel.log() - LOG_2PI
+        # In doubles for its gradient, i1e - i0e, whose digits cancel in the same way.
+        normaliser = torch.special.i0e(self.concentration.double()).log().to(half.dtype)
+        return -2 * self.concentration * half * half - normaliser - LOG_2PI
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One angle of each, rad in [-pi, pi). Best and Fisher's rejection, in doubles."""
         loc, concentration = torch.broadcast_tensors(self.loc.double(), self.concentration.double())
-        flat = concentration.flatten()
+        # At exactly 0 the envelope has no limit to compute with; 1e-9 is as uniform.
+        flat = concentration.flatten().clamp_min(1e-9)
         tau = 1 + (1 + 4 * flat * flat).sqrt()
-        rho = (tau - (2 * tau).sqrt()) / (2 * flat.clamp_min(1e-4))
+        rho = (tau - (2 * tau).sqrt()) / (2 * flat)
         # Below 1e-4 the formula cancels; its limit there is 1 / concentration.
-        r = torch.where(flat < 1e-4, 1 / flat.clamp_min(1e-9), (1 + rho * rho) / (2 * rho))
+        r = torch.where(flat < 1e-4, 1 / flat, (1 + rho * rho) / (2 * rho))
         angle = torch.zeros_like(flat)
         todo = torch.arange(len(flat), device=flat.device)
         while len(todo):
@@ -74,19 +77,23 @@ class VonMises(NamedTuple):
             z = torch.cos(math.pi * u[0])
             f = (1 + r[todo] * z) / (r[todo] + z)
             c = flat[todo] * (r[todo] - f)
-            accept = (c * (2 - c) - u[1] > 0) | ((c / u[1]).log() + 1 - c >= 0)
+            # What to refuse, not what to accept: NaN parameters give NaN instead of no end.
+            refuse = (c * (2 - c) - u[1] <= 0) & ((c / u[1]).log() + 1 - c < 0)
             side = torch.where(u[2] > 0.5, 1.0, -1.0)
-            angle[todo] = torch.where(accept, side * f.clamp(-1, 1).acos(), angle[todo])
-            todo = todo[~accept]
+            angle[todo] = side * f.clamp(-1, 1).acos()
+            todo = todo[refuse]
         return wrap(angle.view_as(concentration) + loc).to(self.loc.dtype)
 
     def std(self) -> Tensor:
         """Circular standard deviation, rad: sqrt(-2 log R), R the mean resultant length."""
-        return resultant_std(self.resultant())
+        return resultant_std(self.resultant()).to(self.concentration.dtype)
 
     def resultant(self) -> Tensor:
-        """Mean resultant length, in [0, 1)."""
-        k = self.concentration
+        """Mean resultant length, in [0, 1).
+
+        In doubles: 1 - R is 1 / (2 concentration), which single precision does not hold.
+        """
+        k = self.concentration.double()
         return torch.special.i1e(k) / torch.special.i0e(k)
 
 
@@ -125,8 +132,8 @@ def unary_log_prob(presence_logits: Tensor, count: Tensor) -> Tensor:
 
 
 def count_probabilities(presence_logits: Tensor) -> Tensor:
-    """p(n) for n = 0 to K that the presence logits `[..., K]` of all steps imply: `[..., K + 1]`."""
+    """p(n) for n = 0 to K, `[..., K + 1]`, that presence logits `[..., K]` of all steps imply."""
     on = torch.sigmoid(presence_logits)
     at_least = torch.cat([torch.ones_like(on[..., :1]), on.cumprod(-1)], dim=-1)
-    stops = torch.cat([1 - on, torch.ones_like(on[..., :1])], dim=-1)
+    stops = torch.cat([torch.sigmoid(-presence_logits), torch.ones_like(on[..., :1])], dim=-1)
     return at_least * stops

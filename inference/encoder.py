@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 STRIDE = 8  # input pixels per cell of the feature map
@@ -53,7 +52,9 @@ class Encoder(nn.Module):
     def __init__(self, height: int, width: int, channels: int, summary: int, blocks: int) -> None:
         super().__init__()
         if height % COARSE_STRIDE or width % COARSE_STRIDE:
-            raise ValueError(f"pictures must be multiples of {COARSE_STRIDE} px, got {height}x{width}")
+            raise ValueError(
+                f"pictures must be multiples of {COARSE_STRIDE} px, got {height}x{width}"
+            )
         self.fine = nn.Sequential(
             conv(3, 16, kernel=5, stride=2),
             conv(16, 48, stride=2),
@@ -78,8 +79,3 @@ class Encoder(nn.Module):
         cells = self.merge(fine + wide).flatten(2).transpose(1, 2)
         summary = self.summarise(self.squeeze(coarse).flatten(1))
         return Features(cells.float(), summary.float())
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where the parameters of `module` are."""
-    return next(module.parameters()).device

@@ -84,6 +84,8 @@ class Posterior(nn.Module):
         config: sizes of the network.
     """
 
+    orders: Tensor  # [C] int64
+
     def __init__(self, spec: SceneSpec, config: PosteriorConfig | None = None) -> None:
         super().__init__()
         self.spec, self.config = spec, config or PosteriorConfig()
@@ -94,42 +96,59 @@ class Posterior(nn.Module):
         spacing = 2 * max(spec.placement.extent) / math.sqrt(len(anchors))
         orders = spec.symmetry_orders
         self.proposals = ProposalHead(anchors, spacing, orders, c.channels, c.keys)
-        self.cell = Cell(len(orders), c.summary, c.hidden, c.keys)
+        self.cell = Cell(orders, c.summary, c.hidden, c.keys)
         # F(x) of appendix H.4: the camera's azimuth, before any object.
         self.camera = nn.Sequential(
             nn.Linear(c.summary, c.hidden), nn.SiLU(), nn.Linear(c.hidden, 3)
         )
         self.register_buffer("orders", torch.tensor(orders), persistent=False)
 
-    def encode(self, image: Tensor) -> Context:
-        """Reads pictures `[B, 3, H, W]` in [0, 1] once."""
+    def encode(self, image: Tensor, *, tolerance: float = 0.0) -> Context:
+        """Reads pictures `[B, 3, H, W]` in [0, 1] once.
+
+        With a `tolerance` (m), positions, and the azimuth accordingly, are never sharper than
+        that. Training starts with a large one: a Gaussian pulls on its mean with 1 / std^2, and a
+        network that knows positions to millimetres hears nothing else while it has yet to learn
+        what a yaw is.
+        """
         expected = (3, self.config.height, self.config.width)
         if tuple(image.shape[1:]) != expected:
             raise ValueError(f"pictures have shape {tuple(image.shape[1:])}, expected {expected}")
         features = self.encoder(image)
         with torch.autocast(image.device.type, enabled=False):
-            proposals = self.proposals(features.cells)
+            proposals = self.proposals(features.cells, tolerance)
             turn = self.camera(features.summary)
         least, greatest = self.spec.camera.azimuth_range
-        azimuth = VonMises(
-            (least + greatest) / 2 + torch.atan2(turn[:, 0], turn[:, 1] + 1.0),
-            torch.exp(turn[:, 2].clamp(-6.0, 14.0)),
-        )
-        return Context(proposals, features.summary, azimuth)
+        spread = tolerance / math.hypot(*self.spec.placement.extent)  # rad
+        concentration = 1 / (torch.exp(-turn[:, 2].clamp(-6.0, 14.0)) + spread**2)
+        loc = (least + greatest) / 2 + torch.atan2(turn[:, 0], turn[:, 1] + 1.0)
+        return Context(proposals, features.summary, VonMises(loc, concentration))
 
     def log_prob(
-        self, image: Tensor, scene: Scene, *, generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        scene: Scene,
+        *,
+        tolerance: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> LogProb:
         """Log density of scenes given their pictures, marginalised over the objects' order.
 
         With more orders than `config.max_orders`, a random subset of them (from below).
 
+        The density is that of the set of n objects: n! times that of a list in which each order
+        is as probable, such as `renderer.prior.log_prob` gives.
+
         Args:
             image: `[B, 3, H, W]` in [0, 1].
             scene: B scenes with K slots.
+            tolerance: m, no density is sharper than this; see `encode`.
             generator: chooses the subset of orders.
+
+        Raises:
+            ValueError: the scenes are not B, or have not K slots.
         """
-        context = self.encode(image)
+        context = self.encode(image, tolerance=tolerance)
         with torch.autocast(image.device.type, enabled=False):
             return self.log_prob_given(context, scene, generator=generator)
 
@@ -137,6 +156,9 @@ class Posterior(nn.Module):
         self, context: Context, scene: Scene, *, generator: torch.Generator | None = None
     ) -> LogProb:
         """`log_prob` for pictures that were encoded before."""
+        shape, expected = tuple(scene.presence.shape), (len(context.summary), self.slots)
+        if shape != expected:
+            raise ValueError(f"scenes have shape [B, K] = {shape}, expected {expected}")
         azimuth = torch.zeros_like(scene.azimuth)
         if self.spec.camera.moves:
             azimuth = context.azimuth.log_prob(scene.azimuth)
@@ -153,10 +175,10 @@ class Posterior(nn.Module):
         for step in range(scene.slots):
             look = self.cell.attend(state, cells)
             slot = rows.order[:, step]
-            found = (look.log_weights + density[b, slot]).logsumexp(-1)
-            on = nn.functional.logsigmoid(look.presence_logit) + found
+            seen = (look.log_weights + density[b, slot]).logsumexp(-1)
+            on = nn.functional.logsigmoid(look.presence_logit) + seen
             off = nn.functional.logsigmoid(-look.presence_logit)
-            total = total + torch.where(step < count, on, torch.where(step == count, off, 0.0))
+            total = total + torch.where(count > step, on, torch.where(count == step, off, 0.0))
             if step + 1 < scene.slots:
                 chosen = Objects(*(value[b, slot] for value in objects))
                 state = self.cell.advance(state, cells, chosen, angle)
@@ -180,12 +202,13 @@ class Posterior(nn.Module):
         b = torch.arange(len(image), device=image.device).repeat_interleave(samples)
         angle = self._centre_azimuth(b)
         if self.spec.camera.moves:
-            angle = VonMises(*(value[b] for value in context.azimuth)).sample(generator)
+            # Within half a turn of the middle of its range, as the prior has it.
+            turn = VonMises(*(value[b] for value in context.azimuth)).sample(generator)
+            angle = angle + wrap(turn - angle)
         cells = context.proposals.map.select(b)
         state = self.cell.start(context.summary[b], angle, cells.salience.shape[1])
         scene = Scene.empty(len(b), self.slots).to(image.device)
         open_rows = torch.ones(len(b), dtype=torch.bool, device=image.device)
-        row = torch.arange(len(b), device=image.device)
         for step in range(self.slots):
             look = self.cell.attend(state, cells)
             uniform = torch.rand(len(b), device=image.device, generator=generator)
@@ -197,7 +220,7 @@ class Posterior(nn.Module):
             scene.position[:, step] = from_view(self.spec.camera, found.position, angle)
             scene.yaw[:, step] = wrap(found.yaw + angle)
             state = self.cell.advance(state, cells, found, angle)
-        return Scene(scene.presence, scene.identity, scene.position, scene.yaw, angle[row])
+        return Scene(scene.presence, scene.identity, scene.position, scene.yaw, angle)
 
     @torch.no_grad()
     def infer(self, image: Tensor) -> Estimate:
@@ -207,7 +230,7 @@ class Posterior(nn.Module):
         angle = self._centre_azimuth(torch.arange(batch, device=device))
         azimuth_std = torch.zeros(batch, device=device)
         if self.spec.camera.moves:
-            angle, azimuth_std = wrap(context.azimuth.loc), context.azimuth.std()
+            angle, azimuth_std = context.azimuth.loc, context.azimuth.std()
         cells = context.proposals.map
         state = self.cell.start(context.summary, angle, cells.salience.shape[1])
         presence, found = [], []
@@ -219,7 +242,9 @@ class Posterior(nn.Module):
             state = self.cell.advance(state, cells, peak.objects, angle)
         logits = torch.stack(presence, dim=1)
         probabilities = count_probabilities(logits)
-        objects = Objects(*(torch.stack(v, 1) for v in zip(*(p.objects for p in found), strict=True)))
+        objects = Objects(
+            *(torch.stack(v, 1) for v in zip(*(p.objects for p in found), strict=True))
+        )
         covariance = torch.stack([p.covariance for p in found], 1)
         turn = _rotation(angle)[:, None]
         slot = torch.arange(self.slots, device=device)
@@ -246,11 +271,13 @@ class Posterior(nn.Module):
         return torch.full(rows.shape, (least + greatest) / 2, device=rows.device)
 
     def _to_view(self, scene: Scene) -> Objects:
-        angle = scene.azimuth[:, None].expand_as(scene.yaw)
+        # Whatever absent slots hold, even no numbers at all, must not reach a gradient.
+        present, angle = scene.presence, scene.azimuth[:, None].expand_as(scene.yaw)
+        position = scene.position.where(present[..., None], 0.0)
         return Objects(
-            scene.identity,
-            to_view(self.spec.camera, scene.position, angle),
-            scene.yaw - angle,
+            scene.identity.where(present, 0),
+            to_view(self.spec.camera, position, angle),
+            scene.yaw.where(present, 0.0) - angle,
         )
 
     def _canonical(self, yaw: Tensor, identity: Tensor) -> Tensor:
@@ -289,10 +316,12 @@ class Posterior(nn.Module):
         turned = VonMises(
             proposals.turned.loc[row, :, identity], proposals.turned.concentration[row, :, identity]
         )
-        length = weight * turned.resultant()
-        x, y = (length * turned.loc.cos()).sum(1), (length * turned.loc.sin()).sum(1)
-        yaw = torch.where(order == 0, 0.0, torch.atan2(y, x) / order.clamp_min(1))
-        std = resultant_std(torch.hypot(x, y)) / order.clamp_min(1)
+        # In doubles, for the sake of sharp densities: see `VonMises.resultant`.
+        share, loc = weight.double() / weight.double().sum(1, keepdim=True), turned.loc.double()
+        length = share * turned.resultant()
+        x, y = (length * loc.cos()).sum(1), (length * loc.sin()).sum(1)
+        yaw = torch.where(order == 0, 0.0, torch.atan2(y, x) / order.clamp_min(1)).to(mean.dtype)
+        std = (resultant_std(torch.hypot(x, y)) / order.clamp_min(1)).to(mean.dtype)
         return _Peak(
             Objects(identity, mean, yaw),
             classes,

@@ -29,6 +29,7 @@ def sleep_loss(
     image: Tensor,
     scene: Scene,
     *,
+    tolerance: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> SleepLoss:
     """-log q(scene | image), averaged over the batch, the order of the objects summed out.
@@ -37,8 +38,9 @@ def sleep_loss(
         posterior: the network that learns.
         image: `[B, 3, H, W]` pictures in [0, 1] of `scene`, drawn by the model.
         scene: B scenes drawn from the prior.
+        tolerance: m, no density is made sharper than this; see `Posterior.encode`.
         generator: chooses among the orders of crowded scenes.
     """
-    log_prob = posterior.log_prob(image, scene, generator=generator)
+    log_prob = posterior.log_prob(image, scene, tolerance=tolerance, generator=generator)
     azimuth, objects = -log_prob.azimuth.mean(), -log_prob.objects.mean()
     return SleepLoss(azimuth + objects, azimuth, objects)

@@ -17,8 +17,9 @@ ALLOWED = {
 }
 OURS = {*ALLOWED, "benchmarks", "tests"}
 
-# inference is handed its renderers as arguments; of the renderer package it knows the data only.
-RENDERER_DATA_MODULES = {"renderer.scene", "renderer.spec", "renderer.prior"}
+# inference is handed its renderers as arguments; of the renderer package it knows the data only,
+# and the geometry of the camera.
+RENDERER_DATA_MODULES = {"renderer.scene", "renderer.spec", "renderer.prior", "renderer.camera"}
 RENDERER_DATA = RENDERER_DATA_MODULES | {"renderer.Scene", "renderer.SceneSpec"}
 
 
