@@ -1,0 +1,1 @@
+"""Experiments, the training loop, evaluation, and the commands that run them."""

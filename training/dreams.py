@@ -80,7 +80,9 @@ class Dreams(Dataset[Dream]):
         return Dream(pictures, tuple(scene.tensors()))
 
 
-def stream(dreams: Dreams, start: int, stop: int, *, workers: int) -> Iterator[tuple[Tensor, Scene]]:
+def stream(
+    dreams: Dreams, start: int, stop: int, *, workers: int
+) -> Iterator[tuple[Tensor, Scene]]:
     """Pictures `[B, H, W, 3]` uint8 and scenes of batches `start` to `stop` - 1, in order.
 
     Args:
@@ -92,7 +94,7 @@ def stream(dreams: Dreams, start: int, stop: int, *, workers: int) -> Iterator[t
     loader: DataLoader[Dream] = DataLoader(
         dreams,
         batch_size=None,
-        sampler=range(start, stop),  # type: ignore[arg-type]
+        sampler=range(start, stop),
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,

@@ -18,11 +18,13 @@ class Experiment(BaseModel):
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
     batch: int = Field(default=64, ge=1)
-    steps: int = Field(default=12_000, ge=1)
+    steps: int = Field(default=9_000, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     warmup: int = Field(default=200, ge=1)  # steps
     weight_decay: float = Field(default=1e-4, ge=0)
     clip_norm: float = Field(default=50.0, gt=0)
+    tolerance: float = Field(default=0.03, ge=0)  # m, at the start: how coarsely positions count
+    tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
 
 EXPERIMENTS = {

@@ -45,17 +45,18 @@ class RunOptions:
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     steps: int | None = None  # the experiment's own when neither this nor minutes is given
     minutes: float | None = None
-    workers: int | None = None  # processes that render; auto: one on a machine with two cores
+    workers: int | None = None  # processes that render; a third of the cores when not given
+    threads: int | None = None  # of the network; the other cores when not given
     save_seconds: float = 60.0
-    evaluate_every: int = 1000  # steps
+    evaluate_every: int = 500  # steps
 
 
 def train(experiment: Experiment, options: RunOptions) -> Path:
     """Trains, or goes on training; returns the checkpoint folder.
 
     The folder holds a usable checkpoint from the first save on, and under `training/` the state
-    to go on from and TensorBoard's logs. Starting again with the same arguments continues; the
-    result is bit for bit that of an uninterrupted run (on the CPU).
+    to go on from and TensorBoard's logs. Starting again with the same arguments continues; on the
+    CPU, with as many threads, the result is bit for bit that of an uninterrupted run.
 
     Raises:
         StateError: the folder holds a run of another experiment, seed or code.
@@ -71,9 +72,8 @@ class _Run:
     def __init__(self, experiment: Experiment, options: RunOptions) -> None:
         self.experiment, self.options = experiment, options
         self.spec = SceneSpec.load(experiment.spec)
-        workers, threads = _share_cores(options.workers)
-        self.workers = workers
-        torch.set_num_threads(threads)
+        self.workers, threads = _share_cores(options.workers)
+        torch.set_num_threads(options.threads or threads)
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
         self.posterior = Posterior(self.spec, experiment.network).to(options.device)
         self.optimizer = torch.optim.AdamW(
@@ -128,15 +128,28 @@ class _Run:
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine to zero."""
         e = self.experiment
-        if self.step < e.warmup or self.total is None:
-            return e.learning_rate * min(1.0, (self.step + 1) / e.warmup)
-        part = (self.step - e.warmup) / max(1, self.total - e.warmup)
-        return e.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
+        warm = min(1.0, (self.step + 1) / e.warmup)
+        return e.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self._part()))
+
+    def tolerance(self) -> float:
+        """From the experiment's to a thirtieth of it, evenly in its logarithm, then none (m)."""
+        part = self._part() / self.experiment.tolerance_until
+        return self.experiment.tolerance * 30**-part if part < 1 else 0.0
+
+    def _part(self) -> float:
+        """How much of the run after the warm-up is done, in [0, 1]."""
+        warmup = self.experiment.warmup
+        if self.step < warmup or self.total is None:
+            return 0.0
+        return min(1.0, (self.step - warmup) / max(1, self.total - warmup))
 
     def go(self, stopped: list[int]) -> None:
         """Trains until the end, or until a signal arrives; saves either way."""
         e, options = self.experiment, self.options
         device = torch.device(options.device)
+        if self.step == self.total:
+            print(f"{options.out} is trained: all {self.total} steps are done")
+            return
         writer = SummaryWriter(str(options.out / LOGS), purge_step=self.step)
         last = self.total if self.total is not None else 1 << 40
         batches = stream(self.dreams, self.step, last, workers=self.workers)
@@ -153,7 +166,13 @@ class _Run:
                 with torch.autocast(
                     device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
                 ):
-                    loss = sleep_loss(self.posterior, image, scene.to(device), generator=orders)
+                    loss = sleep_loss(
+                        self.posterior,
+                        image,
+                        scene.to(device),
+                        tolerance=self.tolerance(),
+                        generator=orders,
+                    )
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(self.posterior.parameters(), e.clip_norm)
@@ -223,6 +242,7 @@ class _Run:
             writer.add_scalar(f"sleep/{name}", float(value.detach()), self.step)
         writer.add_scalar("gradient_norm", float(norm), self.step)
         writer.add_scalar("learning_rate", self.learning_rate(), self.step)
+        writer.add_scalar("tolerance", self.tolerance(), self.step)
         writer.add_scalar("images_per_second", speed, self.step)
 
     def _evaluate(self, writer: SummaryWriter, progress: Progress) -> None:
@@ -276,7 +296,9 @@ def _precision(options: RunOptions) -> torch.dtype:
 
 def _share_cores(workers: int | None) -> tuple[int, int]:
     """Worker processes that render, and threads for the network, of the cores we may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if workers is None:
         workers = 0 if cores == 1 else max(1, cores // 3)
     return workers, max(1, cores - workers)

@@ -95,7 +95,9 @@ def accuracy(spec: SceneSpec, inferred: Scene, true: Scene) -> dict[str, object]
     for index, name in enumerate(spec.class_names):
         of_class = truth[found] == index
         classes[name] = {
-            "recall": _ratio(int(of_class.sum()), int((true.identity[true.presence] == index).sum())),
+            "recall": _ratio(
+                int(of_class.sum()), int((true.identity[true.presence] == index).sum())
+            ),
             "position_error_m": summary(pairs.distance[found][of_class]),
             "yaw_error_rad": summary(yaw[of_class]),
         }

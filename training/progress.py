@@ -64,9 +64,7 @@ class Progress:
         if now - self._mark > 2.0:
             self.images_per_second = self._batch * (step - self._marked_step) / (now - self._mark)
             self._mark, self._marked_step = now, step
-        self._bar.update(
-            self._task, completed=step, loss=self._loss, speed=self.images_per_second
-        )
+        self._bar.update(self._task, completed=step, loss=self._loss, speed=self.images_per_second)
         if not self._console.is_terminal and now - self._line > LINE_SECONDS:
             self._line = now
             left = ""

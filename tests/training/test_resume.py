@@ -1,0 +1,136 @@
+"""A run that is killed and started again ends exactly where it would have ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+STEPS = 12
+
+# A run small enough for seconds; saving after every step, so that a kill can fall anywhere.
+SCRIPT = textwrap.dedent(
+    f"""
+    import sys
+    from pathlib import Path
+    from inference.posterior import PosteriorConfig
+    from training.experiments import Experiment
+    from training.loop import RunOptions, train
+
+    if __name__ == "__main__":
+        network = PosteriorConfig(
+            height=32, width=32, channels=8, summary=16, hidden=16, keys=8, blocks=1
+        )
+        tiny = Experiment(
+            name="tiny", spec="tabletop", network=network, supersample=1, backend="raycast",
+            batch=8, warmup=4,
+        )
+        train(tiny, RunOptions(
+            out=Path(sys.argv[1]), steps={STEPS}, seed=int(sys.argv[2]),
+            workers=int(sys.argv[3]), threads=1, save_seconds=0.0, evaluate_every=6,
+        ))
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "tiny.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def start(script: Path, out: Path, *, seed: int = 3, workers: int = 0) -> subprocess.Popen[bytes]:
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, str(script), str(out), str(seed), str(workers)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output.decode()
+
+
+def step_of(out: Path) -> int:
+    """Steps in the saved state; 0 before there is one."""
+    path = out / "training" / "state.safetensors"
+    if not path.exists():
+        return 0
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["run"])["step"]
+
+
+def wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while step_of(out) < step:
+        assert process.poll() is None, process.stdout and process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(script: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(script, out))
+    return out
+
+
+def assert_same_run(out: Path, reference: Path) -> None:
+    for name in ("model.safetensors", "training/state.safetensors"):
+        found = safetensors.torch.load_file(out / name)
+        expected = safetensors.torch.load_file(reference / name)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in found), name
+    rows, expected_rows = (
+        json.loads((folder / "config.json").read_text())["training"]["history"]
+        for folder in (out, reference)
+    )
+    assert len(rows) == len(expected_rows) == 2
+    for row, expected_row in zip(rows, expected_rows, strict=True):
+        assert {**row, "seconds": 0} == {**expected_row, "seconds": 0}
+
+
+def test_run_killed_twice_ends_like_one_that_was_not(
+    script: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    for kill_at in (3, 7):
+        process = start(script, tmp_path)
+        wait_for_step(process, tmp_path, kill_at)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert kill_at <= step_of(tmp_path) < STEPS
+    finish(start(script, tmp_path))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_ctrl_c_saves_and_a_worker_process_draws_the_same_scenes(
+    script: Path, uninterrupted: Path, tmp_path: Path
+) -> None:
+    process = start(script, tmp_path, workers=1)
+    wait_for_step(process, tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    finish(process)
+    assert step_of(tmp_path) < STEPS
+    finish(start(script, tmp_path, workers=1))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(
+    script: Path, uninterrupted: Path
+) -> None:
+    process = start(script, uninterrupted, seed=4)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert b"is a run with another seed" in output
+    assert b"give another --out" in output
