@@ -1,0 +1,1 @@
+"""The HTTP service and its command line: a photo goes in, the scene comes out as JSON."""

@@ -1,0 +1,200 @@
+"""From the engine's tensors to the models of the HTTP schema."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+from inference.checkpoint import Checkpoint
+from renderer.camera import camera_pose, turn
+from renderer.spec import SceneSpec
+from service import schemas
+from service.engine import Answer
+
+# Variance of an angle that is uniform over the full circle, rad^2.
+UNIFORM = math.pi**2 / 3
+
+
+def now() -> str:
+    """This moment as RFC 3339 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def compose(
+    checkpoint: Checkpoint, answer: Answer, *, request_id: str, stamp: str
+) -> schemas.InferResponse:
+    """The response to one picture.
+
+    Args:
+        checkpoint: that answered.
+        answer: of the engine.
+        request_id: of the request.
+        stamp: when the picture arrived.
+    """
+    estimate, quality, timing = answer.estimate, answer.quality, answer.timing
+    count = int(estimate.scene.count[0])
+    azimuth = schemas.Angle(
+        value=float(estimate.scene.azimuth[0]), std=float(estimate.azimuth_std[0])
+    )
+    return schemas.InferResponse(
+        request_id=request_id,
+        stamp=stamp,
+        model=schemas.ModelName(
+            name=checkpoint.name, version=checkpoint.version, sha256=checkpoint.sha256
+        ),
+        image=schemas.ImageInfo(
+            width=answer.picture.width, height=answer.picture.height, sha256=answer.picture.sha256
+        ),
+        count=schemas.CountEstimate(
+            value=count, probabilities=estimate.count_probabilities[0].tolist()
+        ),
+        camera=schemas.CameraEstimate(
+            azimuth=azimuth, pose=optical_pose(checkpoint.spec, azimuth.value)
+        ),
+        objects=[_object(checkpoint.spec, answer, k) for k in range(count)],
+        quality=schemas.QualityReport(
+            reconstruction_error=quality.reconstruction_error,
+            explained=quality.explained,
+            in_distribution=quality.in_distribution,
+        ),
+        warnings=list(answer.warnings),
+        timing_ms=schemas.TimingMs(
+            decode=answer.picture.decode_ms,
+            infer=timing.infer,
+            refine=timing.refine,
+            render=timing.render,
+        ),
+    )
+
+
+def optical_pose(spec: SceneSpec, azimuth: float) -> schemas.Pose:
+    """Pose of the camera's optical frame (z forward, x right, y down) in the table frame."""
+    position, axes = camera_pose(spec.camera, torch.tensor([azimuth], dtype=torch.float64))
+    # The renderer's camera has y up and z backwards.
+    rotation = axes[0] * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+    return schemas.Pose(position=_vector(position[0]), orientation=quaternion(rotation))
+
+
+def quaternion(rotation: Tensor) -> schemas.Quaternion:
+    """The quaternion, with w >= 0, of a rotation matrix `[3, 3]`."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
+    # Row n of this table is the quaternion times 4 times its n-th component: the row of the
+    # greatest component loses no digits (Shepperd's method).
+    rows = [
+        [1 + a - e - i, b + d, c + g, h - f],
+        [b + d, 1 - a + e - i, f + h, c - g],
+        [c + g, f + h, 1 - a - e + i, d - b],
+        [h - f, c - g, d - b, 1 + a + e + i],
+    ]
+    row = max(rows, key=lambda values: math.hypot(*values))
+    length = math.copysign(math.hypot(*row), row[3])
+    x, y, z, w = (value / length for value in row)
+    return schemas.Quaternion(x=x, y=y, z=z, w=w)
+
+
+def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
+    """The answer to `GET /model`."""
+    spec, network = checkpoint.spec, checkpoint.posterior.config
+    camera = spec.camera
+    least, greatest = camera.azimuth_range
+    return schemas.ModelReport(
+        name=checkpoint.name,
+        version=checkpoint.version,
+        sha256=checkpoint.sha256,
+        classes=[
+            schemas.KnownClass(
+                name=item.name,
+                symmetry=_symmetry(item.symmetry_order),
+                size=_vector(_size(spec, c)),
+            )
+            for c, item in enumerate(spec.objects)
+        ],
+        count_max=spec.count.max,
+        camera=schemas.CameraModel(
+            target=_vector(torch.tensor(camera.target, dtype=torch.float64)),
+            distance=camera.distance,
+            elevation=math.radians(camera.elevation_deg),
+            fovy=math.radians(camera.fovy_deg),
+            aspect=camera.aspect,
+            azimuth=schemas.Range(min=least, max=greatest),
+        ),
+        input=schemas.InputSize(width=network.width, height=network.height),
+        evaluation=checkpoint.evaluation,
+    )
+
+
+def _object(spec: SceneSpec, answer: Answer, k: int) -> schemas.DetectedObject:
+    """The object in slot `k`."""
+    estimate, scene = answer.estimate, answer.estimate.scene
+    identity = int(scene.identity[0, k])
+    order = spec.symmetry_orders[identity]
+    position = scene.position[0, k].double()
+    std = float(estimate.yaw_std[0, k])
+    seen = order != 0 and math.isfinite(std)
+    yaw = float(scene.yaw[0, k]) if order else 0.0
+    classes = estimate.class_probabilities[0, k].tolist()
+    hypotheses = [
+        schemas.Hypothesis(class_id=name, score=score)
+        for score, name in sorted(
+            zip(classes, spec.class_names, strict=True), key=lambda pair: -pair[0]
+        )
+    ]
+    orientation = schemas.Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+    geometry = spec.geometries[identity]
+    lower = torch.tensor(geometry.lower, dtype=torch.float64)
+    upper = torch.tensor(geometry.upper, dtype=torch.float64)
+    middle = (lower + upper) / 2
+    offset = turn(middle[:2], torch.tensor(yaw, dtype=torch.float64))
+    box = answer.boxes[k]
+    return schemas.DetectedObject(
+        id=k,
+        class_id=spec.class_names[identity],
+        score=float(estimate.presence_probability[0, k]) * classes[identity],
+        hypotheses=hypotheses,
+        pose=schemas.Pose(
+            position=_vector(torch.cat([position, torch.zeros(1, dtype=torch.float64)])),
+            orientation=orientation,
+        ),
+        yaw=schemas.Angle(value=yaw, std=std if seen else None),
+        covariance=_covariance(
+            estimate.position_covariance[0, k], min(std**2, UNIFORM) if seen else UNIFORM
+        ),
+        symmetry=_symmetry(order),
+        bbox2d=schemas.Box2D(x=box.x, y=box.y, width=box.width, height=box.height),
+        bbox3d=schemas.Box3D(
+            center=schemas.Pose(
+                position=_vector(torch.cat([position + offset, middle[2:]])),
+                orientation=orientation,
+            ),
+            size=_vector(upper - lower),
+        ),
+    )
+
+
+def _covariance(plane: Tensor, yaw: float) -> list[float]:
+    """The 36 numbers from the position's `[2, 2]` m^2 and the yaw's variance, rad^2."""
+    matrix = torch.zeros(6, 6, dtype=torch.float64)
+    matrix[:2, :2] = (plane + plane.T) / 2  # rounding leaves the two halves a little apart
+    matrix[5, 5] = yaw
+    return matrix.flatten().tolist()
+
+
+def _symmetry(order: int) -> schemas.Symmetry:
+    kinds: dict[int, str] = {0: "continuous", 1: "none"}
+    return schemas.Symmetry.model_validate({"kind": kinds.get(order, "n-fold"), "order": order})
+
+
+def _size(spec: SceneSpec, identity: int) -> Tensor:
+    """`[3]` m."""
+    geometry = spec.geometries[identity]
+    return torch.tensor(geometry.upper, dtype=torch.float64) - torch.tensor(
+        geometry.lower, dtype=torch.float64
+    )
+
+
+def _vector(values: Tensor) -> schemas.Vector3:
+    x, y, z = values.tolist()
+    return schemas.Vector3(x=x, y=y, z=z)

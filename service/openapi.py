@@ -1,0 +1,100 @@
+"""What the OpenAPI document says beyond what FastAPI finds out itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse
+
+from service.problems import KINDS, MEDIA_TYPE, ProblemDocument
+
+DESCRIPTION = """
+POST a photo of the table to `/infer` and get back what stands on it: how many objects, which
+ones, where and turned how, from which angle the camera looks, and how sure the model is of each.
+
+    curl -F image=@photo.jpg http://127.0.0.1:8000/infer
+
+Metres, radians, quaternions x y z w. The table frame has its origin at the centre of the table
+top, z up; at azimuth 0 the camera stands at −y looking to +y. Every error is a problem document
+(RFC 9457) whose `detail` says what to do; every response has an `X-Request-ID`.
+"""
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+INFER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "X-Request-ID",
+            "in": "header",
+            "required": False,
+            "description": "Comes back in the answer; made by the server when not given, or when "
+            "it is longer than 128 characters or not of A-Z a-z 0-9 . _ : / + = @ -",
+            "schema": {"type": "string", "maxLength": 128},
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "One PNG, JPEG or WebP image, in any of these forms.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                }
+            },
+            "image/png": _BINARY,
+            "image/jpeg": _BINARY,
+            "image/webp": _BINARY,
+            "application/octet-stream": _BINARY,
+            "application/json": {"schema": {"$ref": "#/components/schemas/ImageUpload"}},
+        },
+    },
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can end in problems with these statuses."""
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in KINDS if kind.status == status),
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Adds the schemas that `INFER` and `problems` refer to to the document of `app`."""
+    generate = app.openapi
+    added: tuple[type[BaseModel], ...] = (ProblemDocument, *models)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schemas = generate().setdefault("components", {}).setdefault("schemas", {})
+            for model in added:
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas[schema["title"]] = schema
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def docs_page(title: str) -> HTMLResponse:
+    """Swagger UI from our own files: a robot's network has no other.
+
+    All addresses are relative, so that the page works behind a proxy's prefix too.
+    """
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title=title,
+        swagger_js_url="static/swagger-ui-bundle.js",
+        swagger_css_url="static/swagger-ui.css",
+        swagger_favicon_url="data:,",
+        # null: it would send the document's address to a validator on the internet.
+        swagger_ui_parameters={"validatorUrl": None, "defaultModelsExpandDepth": 0},
+    )

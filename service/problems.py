@@ -1,0 +1,156 @@
+"""Errors as RFC 9457 problem documents: one list of everything that can go wrong, and how it looks.
+
+`type` is a stable name for programs, `detail` says in words what is wrong with this request and
+how to mend it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+MEDIA_TYPE = "application/problem+json"
+NAMESPACE = "urn:airscene:problem:"
+
+logger = logging.getLogger("airscene")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: what stays the same whenever it occurs."""
+
+    name: str
+    status: int
+    title: str
+
+
+NO_IMAGE = Kind("no-image", 400, "The request has no image")
+MALFORMED = Kind("malformed-body", 400, "The request's body cannot be read")
+NOT_FOUND = Kind("not-found", 404, "There is nothing at this address")
+METHOD = Kind("method-not-allowed", 405, "This address does not take this method")
+TOO_LARGE = Kind("too-large", 413, "The image has too many bytes")
+TOO_MANY_PIXELS = Kind("too-many-pixels", 413, "The image has too many pixels")
+MEDIA = Kind("unsupported-media-type", 415, "The body's type is not taken")
+NOT_AN_IMAGE = Kind("not-an-image", 422, "The image is not a PNG, JPEG or WebP file")
+DAMAGED = Kind("damaged-image", 422, "The image is truncated or damaged")
+INVALID = Kind("invalid-request", 422, "The request does not have the expected form")
+INTERNAL = Kind("internal-error", 500, "The server failed")
+NOT_READY = Kind("not-ready", 503, "The model is not ready")
+
+KINDS = (
+    *(NO_IMAGE, MALFORMED, NOT_FOUND, METHOD, TOO_LARGE, TOO_MANY_PIXELS),
+    *(MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, INTERNAL, NOT_READY),
+)
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str = Field(description=f"{NAMESPACE}… : {', '.join(kind.name for kind in KINDS)}")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong with this request, and how to mend it.")
+    instance: str = Field(description="The path that was asked for.")
+    request_id: str = Field(description="As in the response's header X-Request-ID.")
+
+
+class Problem(Exception):
+    """Ends a request with a problem document.
+
+    Args:
+        kind: of problem.
+        detail: what is wrong with this request, and how to mend it.
+        headers: of the response.
+    """
+
+    def __init__(self, kind: Kind, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.kind, self.detail, self.headers = kind, detail, headers
+
+
+def respond(request: Request, problem: Problem) -> JSONResponse:
+    """The response that tells of a problem."""
+    return problem_response(
+        f"{NAMESPACE}{problem.kind.name}",
+        problem.kind.title,
+        problem.kind.status,
+        problem.detail,
+        request,
+        problem.headers,
+    )
+
+
+def problem_response(
+    kind: str,
+    title: str,
+    status: int,
+    detail: str,
+    request: Request,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document as a response."""
+    document = ProblemDocument(
+        type=kind,
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        request_id=getattr(request.state, "request_id", ""),
+    )
+    return JSONResponse(
+        document.model_dump(), status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of `app` a problem document, but for unexpected ones.
+
+    Those go to `service.middleware`, which alone sees what fails outside the routes.
+    """
+
+    async def on_problem(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        if error.kind.status >= 500:
+            logger.error("request %s: %s", request.state.request_id, error.detail)
+        return respond(request, error)
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 404:
+            detail = f"There is no {request.url.path}; POST a picture to /infer, or read /docs."
+            return respond(request, Problem(NOT_FOUND, detail, error.headers))
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.url.path} does not take {request.method}; use {allowed}."
+            return respond(request, Problem(METHOD, detail, error.headers))
+        # What the framework alone can raise. Its words are for people already.
+        return problem_response(
+            "about:blank",
+            str(error.detail),
+            error.status_code,
+            str(error.detail),
+            request,
+            error.headers,
+        )
+
+    async def on_invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        details = [
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        return respond(request, Problem(INVALID, "; ".join(details)))
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_invalid)

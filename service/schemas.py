@@ -1,0 +1,246 @@
+"""What the service answers, as pydantic models; the field names follow ROS 2's messages.
+
+Metres, radians, seconds (milliseconds for timing); quaternions x, y, z, w. The table frame has its
+origin at the centre of the table top, z up; at azimuth 0 the camera stands at -y looking to +y.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Vector3(_Model):
+    """x, y, z."""
+
+    x: float
+    y: float
+    z: float
+
+
+class Quaternion(_Model):
+    """A unit quaternion."""
+
+    x: float
+    y: float
+    z: float
+    w: float
+
+
+class Pose(_Model):
+    """Position in metres and orientation, in the frame `frame_id`."""
+
+    position: Vector3
+    orientation: Quaternion
+
+
+class Angle(_Model):
+    """An angle and its spread."""
+
+    value: float = Field(description="rad")
+    std: float | None = Field(
+        description="Standard deviation, rad. null when the angle cannot be seen at all "
+        "(an object of continuous symmetry): its value is then 0.0 and means nothing. "
+        "0.0 when it is known beforehand (a camera that does not move)."
+    )
+
+
+class ModelName(_Model):
+    """Which model answered."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="Of the weights, model.safetensors.")
+
+
+class ImageInfo(_Model):
+    """The picture as it came."""
+
+    width: int = Field(description="px, after the EXIF orientation was applied")
+    height: int = Field(description="px, after the EXIF orientation was applied")
+    sha256: str = Field(description="Of the image file's bytes.")
+
+
+class CountEstimate(_Model):
+    """How many objects there are."""
+
+    value: int = Field(description="The most probable count: the length of `objects`.")
+    probabilities: list[float] = Field(description="Of 0, 1, 2, … objects; they sum to 1.")
+
+
+class CameraEstimate(_Model):
+    """Where the picture was taken from."""
+
+    azimuth: Angle
+    pose: Pose = Field(
+        description="Pose of the camera's optical frame (z forward, x to the right of the "
+        "picture, y down; REP-103) in the table frame."
+    )
+
+
+class Hypothesis(_Model):
+    """One class that the object may be of."""
+
+    class_id: str
+    score: float = Field(description="Probability of this class, given that the object is there.")
+
+
+class Symmetry(_Model):
+    """Which turns of the object about its z axis cannot be seen."""
+
+    kind: Literal["none", "n-fold", "continuous"]
+    order: int = Field(
+        description="1 for none, n for n-fold (a turn by 2 pi / n changes nothing), "
+        "0 for continuous. Of all yaws that look alike, the one nearest to 0 is given."
+    )
+
+
+class Box2D(_Model):
+    """A box in px of the upright original picture; x, y is its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Box3D(_Model):
+    """An oriented box in the table frame."""
+
+    center: Pose
+    size: Vector3 = Field(description="m, along the box's own axes")
+
+
+class DetectedObject(_Model):
+    """One object on the table."""
+
+    id: int = Field(description="Its place in `objects`; not the same object in the next picture.")
+    class_id: str
+    score: float = Field(description="Probability that it is there and of class `class_id`.")
+    hypotheses: list[Hypothesis] = Field(description="All classes, most probable first.")
+    pose: Pose = Field(description="Of the object's own frame, which stands on the table: z is 0.")
+    yaw: Angle = Field(description="The turn of `pose` about z.")
+    covariance: list[float] = Field(
+        min_length=36,
+        max_length=36,
+        description="Of `pose`, 6 x 6, row-major, in the order x y z rx ry rz (m, rad; fixed axes "
+        "of the table frame). The object stands on the table: z, rx and ry are 0. A yaw that "
+        "cannot be seen has pi^2 / 3, the variance of an angle of which nothing is known.",
+    )
+    symmetry: Symmetry
+    bbox2d: Box2D = Field(
+        description="Around the whole object, hidden parts too; cut off at the picture's edge."
+    )
+    bbox3d: Box3D
+
+
+class QualityReport(_Model):
+    """How well the inferred scene, drawn again, explains the picture."""
+
+    reconstruction_error: float = Field(
+        description="Mean squared difference of the pixels (0 to 1), at the network's size."
+    )
+    explained: float = Field(
+        ge=0.0,
+        le=1.0,
+        description="With objects: share of the picture's squared difference from the empty table "
+        "that the drawn objects explain. Without: share of pixels that look like the empty table.",
+    )
+    in_distribution: bool = Field(
+        description="Whether `reconstruction_error` is as small as on pictures that the model "
+        "knows. If not, do not trust the answer."
+    )
+
+
+class TimingMs(_Model):
+    """Milliseconds that each part took; waiting is not counted."""
+
+    decode: float
+    infer: float
+    refine: float
+    render: float
+
+
+class InferResponse(_Model):
+    """The scene in one picture."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    request_id: str = Field(description="From the request's header X-Request-ID, or made here.")
+    stamp: str = Field(description="When the picture arrived: RFC 3339, UTC, milliseconds.")
+    model: ModelName
+    image: ImageInfo
+    frame_id: Literal["table"] = "table"
+    count: CountEstimate
+    camera: CameraEstimate
+    objects: list[DetectedObject]
+    quality: QualityReport
+    warnings: list[str] = Field(description="What to know before trusting the answer, in words.")
+    timing_ms: TimingMs
+
+
+class ImageUpload(_Model):
+    """A picture in a JSON body."""
+
+    image: str = Field(
+        description="The PNG, JPEG or WebP file in base64; a `data:…;base64,` prefix is tolerated."
+    )
+
+
+class KnownClass(_Model):
+    """A class of objects that the model knows."""
+
+    name: str
+    symmetry: Symmetry
+    size: Vector3 = Field(description="m, of its box at yaw 0")
+
+
+class Range(_Model):
+    """Least and greatest value."""
+
+    min: float
+    max: float
+
+
+class CameraModel(_Model):
+    """The camera that the model expects: a pinhole, on a circle around `target`, looking at it."""
+
+    target: Vector3 = Field(description="m, table frame")
+    distance: float = Field(description="m, from the target")
+    elevation: float = Field(description="rad, above the table")
+    fovy: float = Field(description="rad, field of view from top to bottom")
+    aspect: float = Field(description="width / height")
+    azimuth: Range = Field(description="rad")
+
+
+class InputSize(_Model):
+    """Size at which the network looks at a picture."""
+
+    width: int
+    height: int
+
+
+class ModelReport(_Model):
+    """The model that answers, and what it expects to see."""
+
+    name: str
+    version: str
+    sha256: str = Field(description="Of the weights, model.safetensors.")
+    frame_id: Literal["table"] = "table"
+    classes: list[KnownClass]
+    count_max: int
+    camera: CameraModel
+    input: InputSize
+    evaluation: dict[str, Any] | None = Field(
+        description="What was measured on this model, when it was: see `evaluate`."
+    )
+
+
+class Status(_Model):
+    """An answer to a health check."""
+
+    status: Literal["ok", "ready"]

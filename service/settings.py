@@ -1,0 +1,64 @@
+"""What an operator can set, by environment variables `AIRSCENE_…`; the command line wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.cpus import available_cpus
+
+SHIPPED = Path("checkpoints") / "tabletop"
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def default_checkpoint() -> Path:
+    """The shipped checkpoint: under the working directory, else beside the source tree."""
+    beside = REPOSITORY / SHIPPED
+    return beside if not SHIPPED.is_dir() and beside.is_dir() else SHIPPED
+
+
+def default_threads() -> int:
+    """One processor fewer than there are, at least 1 and at most 4.
+
+    The network is small, and its threads wait for each other many times an inference: one that
+    has to share its processor (with the HTTP server, a decoder, another program) makes all wait.
+    On two busy processors two threads took 30 times as long as one.
+    """
+    return min(4, max(1, available_cpus() - 1))
+
+
+class Settings(BaseSettings):
+    """Settings of the server and of one-off inference."""
+
+    model_config = SettingsConfigDict(env_prefix="AIRSCENE_", frozen=True, extra="forbid")
+
+    checkpoint: Path = Field(default_factory=default_checkpoint)
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)  # 0: any free one
+    max_bytes: int = Field(default=10 * 2**20, ge=1)  # of one image file
+    # At this limit a picture takes up to 600 MB while it is decoded (16 bytes a pixel, WebP),
+    # and as many are decoded at once as there are threads.
+    max_pixels: int = Field(default=40_000_000, ge=1)
+    threads: int = Field(default_factory=default_threads, ge=1)  # of torch
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it and what is wrong."""
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment; overrides that are None leave the environment's value.
+
+    Raises:
+        SettingsError: which variable is wrong, and how.
+    """
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        name = f"--{key}" if key in given else f"AIRSCENE_{key.upper()}"
+        raise SettingsError(f"{name}={first['input']}: {first['msg']}") from None

@@ -1,0 +1,116 @@
+"""A small network with random weights, and the service over real HTTP on a free port."""
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from inference.posterior import Posterior, PosteriorConfig
+from renderer import Scene, SceneSpec, open_renderer
+from renderer.prior import sample
+from service.app import create_app
+from service.settings import Settings
+
+Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
+Encode = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def spec() -> SceneSpec:
+    return SceneSpec.load("tabletop")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(spec: SceneSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = PosteriorConfig(
+        height=64, width=64, channels=16, summary=32, hidden=32, keys=16, blocks=1
+    )
+    folder = tmp_path_factory.mktemp("checkpoint") / "random"
+    save_checkpoint(folder, Posterior(spec, config).eval(), name="random", version="7")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoint_folder: Path) -> Checkpoint:
+    return load_checkpoint(checkpoint_folder)
+
+
+@pytest.fixture(scope="session")
+def scene(spec: SceneSpec) -> Scene:
+    """One scene with objects."""
+    drawn = sample(spec, 16, generator=torch.Generator().manual_seed(3))
+    return drawn[int(drawn.count.argmax())]
+
+
+@pytest.fixture(scope="session")
+def photo(spec: SceneSpec, scene: Scene) -> Image.Image:
+    """That scene, 256 x 256."""
+    pixels = open_renderer(spec, height=256, width=256).render_bytes(scene)[0].numpy()
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """The bytes of an image file."""
+
+    def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return encode
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[httpx.Client]:
+    """The application behind uvicorn in a thread, and a client of it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        assert not server.should_exit, "the application did not start"
+        host, port = listener.getsockname()
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Serve:
+    return running
+
+
+@pytest.fixture(scope="session")
+def settings(checkpoint_folder: Path) -> Settings:
+    """Small limits, so that exceeding them is cheap."""
+    return Settings(checkpoint=checkpoint_folder, max_bytes=300_000, max_pixels=1_000_000)
+
+
+@pytest.fixture(scope="session")
+def client(settings: Settings, serve: Serve) -> Iterator[httpx.Client]:
+    """A client of the real service, ready."""
+    with serve(create_app(settings)) as client:
+        while client.get("/readyz").status_code == 503:
+            time.sleep(0.02)
+        yield client
