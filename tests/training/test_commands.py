@@ -1,0 +1,149 @@
+"""The commands of `python -m training`, as a user calls them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.posterior import Posterior, PosteriorConfig
+from renderer import Scene, SceneSpec, open_renderer
+from training.cli import main
+from training.evaluate import evaluate
+
+LEVELS = {"0.5", "0.8", "0.9", "0.95"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained network in a checkpoint folder."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    network = PosteriorConfig(
+        height=32, width=32, channels=8, summary=16, hidden=16, keys=8, blocks=1
+    )
+    posterior = Posterior(SceneSpec.load("tabletop"), network)
+    save_checkpoint(folder, posterior, name="untrained")
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+    main()
+
+
+def test_render_writes_pictures_with_their_truth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ("--scenes", 3, "--seed", 1, "--height", 48, "--backend", "raycast")
+    call(monkeypatch, "render", "tabletop", "--out", tmp_path, *arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{index:03d}.{kind}" for index in range(3) for kind in ("json", "png")
+    ]
+    spec = SceneSpec.load("tabletop")
+    renderer = open_renderer(spec, height=48, width=48, backend="raycast", supersample=2)
+    for index in range(3):
+        truth = json.loads((tmp_path / f"{index:03d}.json").read_text())
+        scene = Scene.empty(1, 3)
+        scene.azimuth[0] = truth["azimuth"]
+        for slot, item in enumerate(truth["objects"]):
+            scene.presence[0, slot] = True
+            scene.identity[0, slot] = spec.class_names.index(item["class_id"])
+            scene.position[0, slot] = torch.tensor([item["position"]["x"], item["position"]["y"]])
+            scene.yaw[0, slot] = item["yaw"]
+        drawn = renderer.render_bytes(scene)[0].numpy()
+        with Image.open(tmp_path / f"{index:03d}.png") as image:
+            assert np.array_equal(np.asarray(image), drawn), "the truth draws the picture again"
+
+
+def test_evaluate_writes_the_promised_keys(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "evaluation.json"
+    arguments = ("--scenes", 70, "--seed", 7, "--backend", "raycast", "--json", file)
+    call(monkeypatch, "evaluate", checkpoint, *arguments)
+    figures = json.loads(file.read_text())
+    assert (figures["scenes"], figures["seed"], figures["backend"]) == (70, 7, "raycast")
+    for name in ("count_accuracy", "recall", "reconstruction_mse", "count_ece"):
+        assert 0 <= figures[name] <= 1
+    assert {"identity_accuracy", "precision"} <= figures.keys()
+    for name in ("position_error_m", "yaw_error_rad", "azimuth_error_rad"):
+        assert figures[name].keys() == {"median", "mean", "p90"}
+    assert figures["azimuth_error_rad"]["median"] > 0
+    for name in ("position", "yaw", "azimuth"):
+        assert figures["coverage"][name].keys() == LEVELS
+    assert figures["milliseconds_per_image"] > 0
+    assert "azimuth_error median" in capsys.readouterr().out
+
+
+def test_evaluation_depends_on_its_seed_alone(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    first, again, other = (
+        evaluate(loaded, scenes=20, seed=seed, backend="raycast") for seed in (1, 1, 2)
+    )
+    for figures in (first, again, other):
+        del figures["milliseconds_per_image"]
+    assert first == again
+    assert first["azimuth_error_rad"] != other["azimuth_error_rad"]
+
+
+def test_perfect_answers_evaluate_perfectly(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    """With the truth in place of the network's answer, every figure is the best there is."""
+    loaded = load_checkpoint(checkpoint)
+    drawn: list[Scene] = []
+    from training import evaluate as module
+
+    sample = module.sample
+
+    def remember(*args: object, **kwargs: object) -> Scene:
+        drawn.append(sample(*args, **kwargs))
+        return drawn[-1]
+
+    infer = loaded.posterior.infer
+
+    def cheat(image: torch.Tensor) -> object:
+        answer = infer(image)
+        return type(answer)(drawn[-1], *list(vars(answer).values())[1:])
+
+    monkeypatch.setattr(module, "sample", remember)
+    monkeypatch.setattr(loaded.posterior, "infer", cheat)
+    figures = evaluate(loaded, scenes=40, seed=0, backend="raycast")
+    for name in ("count_accuracy", "identity_accuracy", "recall", "precision"):
+        assert figures[name] == 1.0
+    assert figures["position_error_m"]["p90"] == 0.0
+    assert figures["reconstruction_mse"] == 0.0
+    assert figures["coverage"]["position"] == dict.fromkeys(("0.5", "0.8", "0.9", "0.95"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "tabeltop", "--out", "x"), "unknown experiment 'tabeltop'"),
+        (("evaluate", "nowhere"), "no such folder"),
+        (("render", "nothing.yaml", "--out", "x"), "no such file"),
+        (("render", "tabletop", "--out", "x", "--scenes", "0"), "--scenes must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_mend(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, *arguments)
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if line.startswith("error: ")]) == 1
+    assert said in lines[-1]
