@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,8 @@ from inference.orders import orders_of
 from renderer.camera import from_view, to_view, unproject_to_table
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
+
+ASPECT_TOLERANCE = 0.03  # between the network's input and the spec's camera
 
 
 class PosteriorConfig(BaseModel):
@@ -67,6 +70,21 @@ class Estimate:
     yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
     azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
 
+    def to(self, device: torch.device | str) -> Estimate:
+        """The same estimates on `device`."""
+        return Estimate(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    @staticmethod
+    def cat(estimates: Sequence[Estimate]) -> Estimate:
+        """One batch from several."""
+        return Estimate(
+            Scene.cat([estimate.scene for estimate in estimates]),
+            *(
+                torch.cat([getattr(estimate, field.name) for estimate in estimates])
+                for field in fields(Estimate)[1:]
+            ),
+        )
+
 
 class Context(NamedTuple):
     """What is computed once a picture and read by every step."""
@@ -82,6 +100,9 @@ class Posterior(nn.Module):
     Args:
         spec: the world whose scenes are inferred.
         config: sizes of the network.
+
+    Raises:
+        ValueError: the pictures of the network and of the camera differ in aspect.
     """
 
     orders: Tensor  # [C] int64
@@ -90,6 +111,11 @@ class Posterior(nn.Module):
         super().__init__()
         self.spec, self.config = spec, config or PosteriorConfig()
         c = self.config
+        if abs(c.width / c.height / spec.camera.aspect - 1) > ASPECT_TOLERANCE:
+            raise ValueError(
+                f"a network for pictures of {c.width}x{c.height} px does not fit the camera's "
+                f"aspect {spec.camera.aspect:g}; give it a width near height * aspect"
+            )
         self.slots = spec.count.max
         self.encoder = Encoder(c.height, c.width, c.channels, c.summary, c.blocks)
         anchors = table_anchors(spec, c.height, c.width)

@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from training.experiments import EXPERIMENTS, Experiment
+from renderer.backend import BackendError
+from training.experiments import find_experiment
 
 
 def train(
@@ -127,17 +128,6 @@ def render(
     print(f"{len(paths)} pictures in {out}")
 
 
-def find_experiment(name: str) -> Experiment:
-    """A built-in experiment, or the default one on a SceneSpec of the user's."""
-    if name in EXPERIMENTS:
-        return EXPERIMENTS[name]
-    if Path(name).is_file():
-        return Experiment(name=Path(name).stem, spec=name)
-    raise ValueError(
-        f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
-    )
-
-
 def main() -> None:
     """Entry point: errors that a user can mend are one line, not a traceback."""
     try:
@@ -145,6 +135,6 @@ def main() -> None:
             {"train": train, "evaluate": evaluate, "render": render},
             prog="python -m training",
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, BackendError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

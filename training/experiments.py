@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
+from renderer.spec import SceneSpec
+
+PIXELS = 128 * 128  # of the network's input, about
 
 
 class Experiment(BaseModel):
@@ -40,3 +47,35 @@ EXPERIMENTS = {
         ),
     )
 }
+
+
+def find_experiment(name: str) -> Experiment:
+    """A built-in experiment, or the default one on a SceneSpec of the user's.
+
+    Raises:
+        ValueError: there is neither.
+        SpecError: the SceneSpec cannot be used.
+    """
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name]
+    if not Path(name).is_file():
+        raise ValueError(
+            f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
+        )
+    spec = SceneSpec.load(name)
+    height, width = input_size(spec.camera.aspect)
+    return Experiment(
+        name=spec.name, spec=name, network=PosteriorConfig(height=height, width=width)
+    )
+
+
+def input_size(aspect: float) -> tuple[int, int]:
+    """Height and width (px) for the network's input: near `aspect`, about PIXELS in all."""
+
+    def misfit(size: tuple[int, int]) -> float:
+        height, width = size
+        area = abs(math.log(height * width / PIXELS))
+        return 20 * abs(math.log(width / height / aspect)) + area
+
+    sides = range(3 * COARSE_STRIDE, 33 * COARSE_STRIDE, COARSE_STRIDE)
+    return min(((h, w) for h in sides for w in sides), key=misfit)

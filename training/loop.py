@@ -23,6 +23,7 @@ from renderer.backend import open_renderer
 from renderer.prior import sample
 from renderer.spec import SceneSpec
 from training.dreams import Dreams, generator_for, stream
+from training.evaluate import quality_limits
 from training.experiments import Experiment
 from training.metrics import accuracy
 from training.panels import comparison_panel
@@ -88,6 +89,7 @@ class _Run:
         if options.steps is None and options.minutes is None:
             self.total = experiment.steps
         self.history: list[dict[str, Any]] = []
+        self.quality: dict[str, float] | None = None  # measured at the end
         self.state_path = options.out / STATE
         if self.state_path.exists():
             self._resume()
@@ -200,6 +202,8 @@ class _Run:
                 if self.step % options.evaluate_every == 0 or self.step == self.total:
                     self._evaluate(writer, progress)
                 finished = self.step == self.total
+                if finished:
+                    self.quality = self._measure_quality()
                 if finished or stopped or now - saved > options.save_seconds:
                     self.save()
                     saved = time.monotonic()
@@ -224,7 +228,11 @@ class _Run:
             "history": self.history,
         }
         save_checkpoint(
-            self.options.out, self.posterior, name=self.experiment.name, training=training
+            self.options.out,
+            self.posterior,
+            name=self.experiment.name,
+            training=training,
+            quality=self.quality,
         )
         meta = {
             "identity": self._identity(),
@@ -244,6 +252,17 @@ class _Run:
         writer.add_scalar("learning_rate", self.learning_rate(), self.step)
         writer.add_scalar("tolerance", self.tolerance(), self.step)
         writer.add_scalar("images_per_second", speed, self.step)
+
+    def _measure_quality(self) -> dict[str, float]:
+        self.posterior.eval()
+        limits = quality_limits(
+            self.posterior,
+            generator=generator_for(self.options.seed, "quality"),
+            backend=self.experiment.backend,
+            supersample=self.experiment.supersample,
+        )
+        self.posterior.train()
+        return limits
 
     def _evaluate(self, writer: SummaryWriter, progress: Progress) -> None:
         network, e = self.experiment.network, self.experiment

@@ -1,10 +1,14 @@
 """The batches of the sleep phase depend on seed and number alone."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
-from renderer.spec import SceneSpec
+from inference.posterior import Posterior
+from renderer.spec import BUILTIN, SceneSpec
 from training.dreams import Dreams, generator_for, stream
-from training.experiments import EXPERIMENTS
+from training.experiments import EXPERIMENTS, PIXELS, find_experiment, input_size
 
 
 def dreams(seed: int = 0) -> Dreams:
@@ -42,3 +46,24 @@ def test_every_experiment_names_a_spec_that_loads() -> None:
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
         assert SceneSpec.load(experiment.spec).name == experiment.spec
+
+
+def test_the_input_of_a_users_spec_has_the_cameras_aspect(tmp_path: Path) -> None:
+    text = (BUILTIN / "objects.yaml").read_text()
+    text = text.replace("azimuth_deg: [0, 0]", "azimuth_deg: [0, 0], aspect: 1.3333")
+    for folder in ("meshes", "textures"):
+        (tmp_path / folder).symlink_to(BUILTIN / folder)
+    file = tmp_path / "wide.yaml"
+    file.write_text(text)
+    experiment = find_experiment(str(file))
+    assert (experiment.network.width, experiment.network.height) == (128, 96)
+    assert Posterior(SceneSpec.load(file), experiment.network).slots == 1
+    with pytest.raises(ValueError, match=r"does not fit the camera's aspect 1\.3333"):
+        Posterior(SceneSpec.load(file))
+
+
+@pytest.mark.parametrize("aspect", [0.5, 0.75, 1.0, 1.25, 4 / 3, 1.37, 16 / 9, 2.39])
+def test_input_sizes_are_near_the_aspect_and_the_area(aspect: float) -> None:
+    height, width = input_size(aspect)
+    assert abs(width / height / aspect - 1) < 0.02
+    assert 0.5 < height * width / PIXELS < 2
