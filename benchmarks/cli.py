@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.console import Console
 from benchmarks import machine
 from benchmarks.forward import Forward
 from benchmarks.gradient import Gradient
-from benchmarks.part import Figures, Part, Settings
+from benchmarks.part import Part, Settings
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Options:
     the times themselves hold for this machine and moment only.
     """
 
-    settings: tyro.conf.OmitArgPrefixes[Settings] = field(default_factory=Settings)
-    parts: tyro.conf.OmitArgPrefixes[Parts] = field(default_factory=Parts)
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    parts: Annotated[Parts, tyro.conf.arg(name="")] = field(default_factory=Parts)
     only: tuple[str, ...] = ()
     """Names of parts to measure; all when not given."""
     json: Path = Path("runs/benchmarks.json")
@@ -65,27 +66,21 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         "parts": {},
     }
     for name, part in parts.items():
-        figures = _measure(name, part, options.settings, console)
+        figures = part.measure(options.settings, partial(_report_to_terminal, name))
+        _report_to_terminal(name)
         console.print(part.table(figures))
         for contender, reason in figures.skipped.items():
             console.print(f"without {contender}: {reason}", markup=False)
-        result["parts"][name] = {"options": asdict(part), **figures.record()}  # type: ignore[call-overload]
+        result["parts"][name] = {"options": dict(vars(part)), **figures.record()}
     result["machine"]["load_average_afterwards"] = machine.load_average()
     return result
 
 
-def _measure(name: str, part: Part, settings: Settings, console: Console) -> Figures:
+def _report_to_terminal(name: str, what: str = "") -> None:
     # The line changes between measurements only: an animation would take part in them.
-    interactive = console.is_terminal
-
-    def say(what: str) -> None:
-        if interactive:
-            console.print(f"\r\x1b[2K{name}: {what} …", end="", markup=False)
-
-    figures = part.measure(settings, say)
-    if interactive:
-        console.print("\r\x1b[2K", end="")
-    return figures
+    if sys.stderr.isatty():
+        line = f"{name}: {what} …" if what else ""
+        print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -33,6 +33,8 @@ class Forward:
 
     def measure(self, settings: Settings, say: Callable[[str], None]) -> Figures:
         """One row for each size, supersampling and contender."""
+        if min((*self.sizes, *self.supersamples), default=1) < 1:
+            raise ValueError("forward: sizes and supersamples must be at least 1")
         spec = SceneSpec.load(self.spec)
         generator = torch.Generator().manual_seed(settings.seed)
         scene = sample(spec, settings.scenes, generator=generator)

@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 from numpy.typing import NDArray
 
-from renderer import Scene, SceneSpec, opengl
+from renderer import BackendError, Scene, SceneSpec, opengl
 from renderer.mjcf import build_model
 
 # MuJoCo's own choices: its renderer shows the geoms of groups 0 to 2 and hides the others.
@@ -30,7 +30,7 @@ class PlainLoop:
         samples: of OpenGL's own anti-aliasing, a pixel; 1 is none.
 
     Raises:
-        BackendError: this machine has no headless OpenGL.
+        BackendError: this machine has no headless OpenGL, or not for pictures as large.
     """
 
     def __init__(self, spec: SceneSpec, *, height: int, width: int, samples: int) -> None:
@@ -40,10 +40,15 @@ class PlainLoop:
         self._scene_model = build_model(spec)
         self._model = self._scene_model.model
         self._model.vis.quality.offsamples = samples if samples > 1 else 0
+        self._model.vis.global_.offheight, self._model.vis.global_.offwidth = height, width
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)  # once, for the lights
-        with mock.patch.object(gl_context, "GLContext", type(context)):
-            self._renderer = mujoco.Renderer(self._model, height=height, width=width)
+        # Where MUJOCO_GL switches OpenGL off, MuJoCo lacks even the name.
+        with mock.patch.object(gl_context, "GLContext", type(context), create=True):
+            try:
+                self._renderer = mujoco.Renderer(self._model, height=height, width=width)
+            except mujoco.FatalError as error:
+                raise BackendError(f"OpenGL cannot draw {height} px here ({error})") from None
         self._size = (height, width)
 
     def render_bytes(self, scene: Scene) -> NDArray[np.uint8]:

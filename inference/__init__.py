@@ -9,7 +9,8 @@ Positions are in metres and angles in radians, in the table frame.
 """
 
 from inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from inference.posterior import Estimate, Posterior, PosteriorConfig
+from inference.estimate import Estimate
+from inference.posterior import Posterior, PosteriorConfig
 from inference.wakesleep import sleep_loss
 
 __all__ = [

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from inference.anchors import table_anchors
 from inference.cell import Cell, Objects, ProposalHead, Proposals
-from inference.distributions import (
-    PlaneGaussian,
-    VonMises,
-    count_probabilities,
-    resultant_std,
-    wrap,
-)
-from inference.encoder import STRIDE, Encoder
+from inference.distributions import PlaneGaussian, VonMises, count_probabilities, wrap
+from inference.encoder import Encoder
+from inference.estimate import Estimate, find_peak
 from inference.orders import orders_of
-from renderer.camera import from_view, to_view, unproject_to_table
+from renderer.camera import from_view, to_view
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
@@ -53,37 +47,6 @@ class LogProb(NamedTuple):
     def total(self) -> Tensor:
         """`[B]` nats."""
         return self.azimuth + self.objects
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The most probable scene of each picture, and how sure each part of it is.
-
-    Rows behind the last present object hold what the network would say if there were one more.
-    """
-
-    scene: Scene
-    count_probabilities: Tensor  # [B, K + 1]
-    presence_probability: Tensor  # [B, K] that there are at least k + 1 objects
-    class_probabilities: Tensor  # [B, K, C]
-    position_covariance: Tensor  # [B, K, 2, 2] m^2, table frame
-    yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
-    azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
-
-    def to(self, device: torch.device | str) -> Estimate:
-        """The same estimates on `device`."""
-        return Estimate(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-    @staticmethod
-    def cat(estimates: Sequence[Estimate]) -> Estimate:
-        """One batch from several."""
-        return Estimate(
-            Scene.cat([estimate.scene for estimate in estimates]),
-            *(
-                torch.cat([getattr(estimate, field.name) for estimate in estimates])
-                for field in fields(Estimate)[1:]
-            ),
-        )
 
 
 class Context(NamedTuple):
@@ -262,7 +225,7 @@ class Posterior(nn.Module):
         presence, found = [], []
         for _ in range(self.slots):
             look = self.cell.attend(state, cells)
-            peak = self._peak(context.proposals, look.log_weights)
+            peak = find_peak(context.proposals, look.log_weights, self.orders)
             presence.append(look.presence_logit)
             found.append(peak)
             state = self.cell.advance(state, cells, peak.objects, angle)
@@ -326,58 +289,8 @@ class Posterior(nn.Module):
         yaw = (turned + 2 * math.pi * branch) / order.clamp_min(1)
         return Objects(identity, position, wrap(yaw))
 
-    def _peak(self, proposals: Proposals, log_weights: Tensor) -> _Peak:
-        """The object at the mixture's highest peak: the proposals that agree on one, averaged."""
-        row = torch.arange(len(log_weights), device=log_weights.device)
-        best = log_weights.argmax(1)
-        centre = proposals.position.mean[row, best]
-        agreement = proposals.position.log_prob(centre[:, None])
-        weight = (log_weights + agreement).softmax(1)  # [B, G]
-        mean = (weight[..., None] * proposals.position.mean).sum(1)
-        offset = proposals.position.mean - mean[:, None]
-        spread = proposals.position.covariance() + offset[..., None] * offset[..., None, :]
-        classes = (weight[..., None] * proposals.class_logits.softmax(-1)).sum(1)
-        identity = classes.argmax(1)
-        order = self.orders[identity]
-        turned = VonMises(
-            proposals.turned.loc[row, :, identity], proposals.turned.concentration[row, :, identity]
-        )
-        # In doubles, for the sake of sharp densities: see `VonMises.resultant`.
-        share, loc = weight.double() / weight.double().sum(1, keepdim=True), turned.loc.double()
-        length = share * turned.resultant()
-        x, y = (length * loc.cos()).sum(1), (length * loc.sin()).sum(1)
-        yaw = torch.where(order == 0, 0.0, torch.atan2(y, x) / order.clamp_min(1)).to(mean.dtype)
-        std = (resultant_std(torch.hypot(x, y)) / order.clamp_min(1)).to(mean.dtype)
-        return _Peak(
-            Objects(identity, mean, yaw),
-            classes,
-            (weight[..., None, None] * spread).sum(1),
-            torch.where(order == 0, math.inf, std),
-        )
-
-
-class _Peak(NamedTuple):
-    objects: Objects  # [B], view frame
-    classes: Tensor  # [B, C]
-    covariance: Tensor  # [B, 2, 2] m^2, view frame
-    yaw_std: Tensor  # [B] rad
-
 
 def _rotation(angle: Tensor) -> Tensor:
     """Rotations of the plane by `[B]` rad: `[B, 2, 2]`."""
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))
-
-
-def table_anchors(spec: SceneSpec, height: int, width: int) -> Tensor:
-    """The point of the table that each cell of the feature map looks at: `[G, 2]` m, view frame.
-
-    Cells that look past the places where objects can stand take the nearest such place.
-    """
-    rows, columns = height // STRIDE, width // STRIDE
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    pixels = (torch.stack([x, y], dim=-1).flatten(0, 1) + 0.5) * STRIDE
-    points = unproject_to_table(spec.camera, pixels, height, width)
-    points = points - torch.tensor(spec.camera.target[:2])
-    reach = math.hypot(*spec.placement.extent) + math.hypot(*spec.camera.target[:2])
-    return points.clamp(-reach, reach)

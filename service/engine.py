@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.checkpoint import Checkpoint, load_checkpoint
-from inference.posterior import Estimate
+from inference.estimate import Estimate
 from renderer import Scene, open_renderer
 from service.boxes import image_boxes, outline
 from service.images import Picture, Rectangle

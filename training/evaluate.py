@@ -13,7 +13,8 @@ from torch import Tensor
 
 from inference.checkpoint import Checkpoint
 from inference.distributions import wrap
-from inference.posterior import Estimate, Posterior
+from inference.estimate import Estimate
+from inference.posterior import Posterior
 from renderer.backend import Renderer, open_renderer
 from renderer.nuisance import spoil
 from renderer.prior import sample

@@ -63,13 +63,15 @@ def train(experiment: Experiment, options: RunOptions) -> Path:
         StateError: the folder holds a run of another experiment, seed or code.
         SpecError: the SceneSpec cannot be used.
     """
-    run = _Run(experiment, options)
+    run = Run(experiment, options)
     with _stop_signals() as stopped:
         run.go(stopped)
     return options.out
 
 
-class _Run:
+class Run:
+    """One run of an experiment: its network, its optimizer, and how far it is."""
+
     def __init__(self, experiment: Experiment, options: RunOptions) -> None:
         self.experiment, self.options = experiment, options
         self.spec = SceneSpec.load(experiment.spec)

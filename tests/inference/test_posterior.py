@@ -10,9 +10,11 @@ from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 from torch.distributions import VonMises as TorchVonMises
 
+from inference.anchors import table_anchors
 from inference.cell import CellMap, Objects, Proposals
 from inference.distributions import PlaneGaussian, VonMises, wrap
-from inference.posterior import Context, Estimate, Posterior, table_anchors
+from inference.estimate import Estimate
+from inference.posterior import Context, Posterior
 from renderer.camera import project
 from renderer.prior import sample
 from renderer.scene import Scene
@@ -531,3 +533,22 @@ def test_anchors_are_where_their_cells_look() -> None:
     assert on_table.sum() > 20
     expected = torch.stack([x, y], dim=-1).flatten(0, 1)
     torch.testing.assert_close(pixels[on_table], expected[on_table], rtol=0, atol=1e-2)
+
+
+@torch.no_grad()
+def test_with_a_tolerance_nothing_is_sharper_than_it(tiny: Tiny) -> None:
+    posterior = tiny(gain=8.0)
+    sharp, image = posterior.encode(pictures(4)), pictures(4)
+    tolerance = 0.02
+    blunt = posterior.encode(image, tolerance=tolerance)
+    assert float(blunt.proposals.position.scale_tril[..., [0, 2]].min()) >= tolerance
+    reach = math.hypot(*posterior.spec.placement.extent)
+    assert float(blunt.azimuth.std().min()) >= 0.99 * tolerance / reach
+    # Only the spread changes: what is most probable stays where it is.
+    assert torch.equal(blunt.proposals.position.mean, sharp.proposals.position.mean)
+    assert torch.equal(blunt.azimuth.loc, sharp.azimuth.loc)
+    scene = dreams(posterior, 4)
+    assert torch.equal(
+        posterior.log_prob(image, scene).total,
+        posterior.log_prob(image, scene, tolerance=0.0).total,
+    )

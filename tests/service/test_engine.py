@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from inference.checkpoint import Checkpoint
-from inference.posterior import Estimate
+from inference.estimate import Estimate
 from renderer import Scene, open_renderer
 from renderer.camera import project
 from service.answers import UNIFORM, compose, describe, optical_pose, quaternion
