@@ -108,6 +108,16 @@ class Differences:
         """Those at `index`, a slice or a mask `[N]`."""
         return Differences(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    def slot(self, slots: int) -> tuple[Tensor, Tensor]:
+        """The slot `[N]` that each moves, and whether it moves one `[N]` bool, not the camera.
+
+        Args:
+            slots: K; the slot of the camera's moves is 0.
+        """
+        of_object = self.freedom < 3 * slots
+        slot = torch.where(self.freedom < 2 * slots, self.freedom // 2, self.freedom - 2 * slots)
+        return slot.where(of_object, 0), of_object
+
     def split(self, size: int) -> Iterator[Differences]:
         """All of them in their order, at most `size` at a time."""
         return (self[start : start + size] for start in range(0, len(self), size))

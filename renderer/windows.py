@@ -1,0 +1,225 @@
+"""Which part of a picture a moved object can change. Pure geometry.
+
+Nothing casts a shadow or mirrors anything, so an object's pose shows only where the object was seen
+before the move or is seen after it. A window is a rectangle of whole pixels, a row of a tensor
+`[N, 4]` int64: left, top, width, height, all px, the origin at the picture's top left corner. The
+pixels of several windows are packed one window behind the other, each row by row from its top
+left: `Pixels` says which is which.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from renderer.differences import Differences
+from renderer.geometry import ObjectGeometry
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+SIDES = 16  # of the prism around a class; a round one reaches 2 % farther than what is in it
+
+# Windows are wider than the projected prisms by this much. The projection is exact; OpenGL moves
+# vertices to a grid of 1/256 px, and float32 rounds.
+MARGIN = 0.1  # px
+
+
+def prism(geometry: ObjectGeometry) -> Tensor:
+    """Corners `[2 * SIDES, 3]` m, in the object's frame, of an upright prism that holds it."""
+    angle = torch.arange(SIDES, dtype=torch.float64) * (2 * math.pi / SIDES)
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1)  # [S, 2]
+    if geometry.mesh is not None:
+        used = np.unique(geometry.mesh.faces)
+        outline = torch.from_numpy(np.asarray(geometry.mesh.vertices, np.float64)[used, :2])
+        support = (direction @ outline.T).amax(dim=1)
+    elif geometry.symmetries == (0,):  # a round shape is its footprint
+        discs = geometry.footprint.double()
+        support = (direction @ discs[:, :2].T + discs[:, 2]).amax(dim=1)
+    else:
+        (left, front), (right, back) = geometry.lower[:2], geometry.upper[:2]
+        corners = [[x, y] for x in (left, right) for y in (front, back)]
+        support = (direction @ torch.tensor(corners, dtype=torch.float64).T).amax(dim=1)
+    # Where each side's line meets the next one's: along its normal by its own support, along the
+    # line by as much as reaches the other.
+    step = 2 * math.pi / SIDES
+    along = (support.roll(-1) - support * math.cos(step)) / math.sin(step)
+    normal = torch.stack([-direction[:, 1], direction[:, 0]], dim=-1)
+    polygon = support[:, None] * direction + along[:, None] * normal
+    heights = (geometry.lower[2], geometry.upper[2])
+    levels = [torch.cat([polygon, torch.full((SIDES, 1), z).double()], dim=1) for z in heights]
+    return torch.cat(levels)
+
+
+@lru_cache(maxsize=32)
+def prisms(spec: SceneSpec) -> Tensor:
+    """The prism of each class: `[C, 2 * SIDES, 3]` m, float32."""
+    return torch.stack([prism(geometry) for geometry in spec.geometries]).float()
+
+
+def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tensor:
+    """Where each object can be seen: `[B, K, 4]` px, its least x and y, its greatest x and y.
+
+    Bounds of the projected prism, not cut off at the picture's border. An absent object's box is
+    empty (from +inf to -inf), that of an object that reaches beside the camera has no bounds.
+
+    Args:
+        spec: the world.
+        scene: B scenes.
+        height: of a picture, px.
+        width: of a picture, px.
+    """
+    camera = spec.camera
+    points = prisms(spec).to(scene.azimuth.device)[scene.identity.where(scene.presence, 0)]
+    # As the camera at azimuth 0 sees the table turned: no matrix for each scene.
+    azimuth = scene.azimuth.detach().float()[:, None]
+    turn = (scene.yaw.detach().float() - azimuth)[..., None]  # [B, K, 1]
+    position = scene.position.detach().float()
+    x, y = position[..., 0] - camera.target[0], position[..., 1] - camera.target[1]
+    cos, sin = azimuth.cos(), azimuth.sin()
+    x, y = (cos * x + sin * y)[..., None], (cos * y - sin * x)[..., None]
+    cos, sin = turn.cos(), turn.sin()
+    across = x + cos * points[..., 0] - sin * points[..., 1]  # [B, K, P] m
+    away = y + sin * points[..., 0] + cos * points[..., 1]
+    up = points[..., 2] - camera.target[2]
+    elevation = math.radians(camera.elevation_deg)
+    high, deep = math.sin(elevation), math.cos(elevation)
+    depth = camera.distance + deep * away - high * up
+    scale = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2) / depth
+    right = width / 2 + across * scale
+    down = height / 2 - (high * away + deep * up) * scale
+    near = torch.stack([right.amin(-1), down.amin(-1)], dim=-1)
+    far = torch.stack([right.amax(-1), down.amax(-1)], dim=-1)
+    beside = (depth.amin(-1) < 1e-3 * camera.distance)[..., None]
+    absent = ~scene.presence[..., None]
+    near = near.masked_fill(beside, -math.inf).masked_fill(absent, math.inf)
+    far = far.masked_fill(beside, math.inf).masked_fill(absent, -math.inf)
+    return torch.cat([near, far], dim=-1)
+
+
+def windows_of(boxes: Tensor, height: int, width: int) -> Tensor:
+    """The pixels that boxes `[N, 4]` (px, as `object_boxes`) touch: windows `[N, 4]` int64.
+
+    Cut off at the picture's border; width and height are 0 where nothing is left.
+    """
+    size = torch.tensor([width, height], device=boxes.device)
+    low = (boxes[:, :2] - MARGIN).floor().clamp(torch.zeros_like(size), size).long()
+    high = (boxes[:, 2:] + MARGIN).ceil().clamp(torch.zeros_like(size), size).long()
+    extent = (high - low).clamp_min(0)
+    return torch.cat([low, extent * extent.all(dim=1, keepdim=True)], dim=1)
+
+
+def change_windows(
+    spec: SceneSpec,
+    scene: Scene,
+    differences: Differences,
+    moved: Scene,
+    height: int,
+    width: int,
+) -> Tensor:
+    """The windows `[N, 4]` beyond which moves change no pixel.
+
+    Holds the object before and after the move; the whole picture where the camera moves.
+
+    Args:
+        spec: the world.
+        scene: B scenes.
+        differences: N moves of them.
+        moved: the N moved scenes.
+        height: of a picture, px.
+        width: of a picture, px.
+    """
+    slot, of_object = differences.slot(scene.slots)
+    index = (torch.arange(len(slot), device=slot.device), slot)
+    alone = Scene(
+        (moved.presence[index] & of_object)[:, None],
+        moved.identity[index][:, None],
+        moved.position[index][:, None],
+        moved.yaw[index][:, None],
+        moved.azimuth,
+    )
+    before = object_boxes(spec, scene, height, width)[differences.row, slot]
+    after = object_boxes(spec, alone, height, width)[:, 0]
+    both = [torch.minimum(before, after)[:, :2], torch.maximum(before, after)[:, 2:]]
+    windows = windows_of(torch.cat(both, dim=1), height, width)
+    return windows.where(of_object[:, None], torch.tensor([0, 0, width, height]).to(windows))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The P pixels of N windows, packed: of each its window and its place in the picture."""
+
+    window: Tensor  # [P] int64
+    x: Tensor  # [P] int64, px from the picture's left
+    y: Tensor  # [P] int64, px from the picture's top
+
+    @staticmethod
+    def of(windows: Tensor) -> Pixels:
+        """All pixels of windows `[N, 4]`, in their packed order."""
+        left, top, width, height = windows.unbind(dim=1)
+        area = width * height
+        window = torch.arange(len(windows), device=windows.device).repeat_interleave(area)
+        inside = torch.arange(len(window), device=windows.device) - (area.cumsum(0) - area)[window]
+        row = inside.div(width[window], rounding_mode="floor")
+        column = inside - row * width[window]
+        return Pixels(window, left[window] + column, top[window] + row)
+
+
+def tile_windows(windows: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Covers windows with square tiles: of each tile the window, left and top, all `[T]` int64.
+
+    The tiles of a window start at its left and top, row by row, and may reach beyond its ends.
+
+    Args:
+        windows: `[N, 4]`.
+        side: of a tile, px.
+    """
+    left, top, columns, rows = windows.unbind(dim=1)
+    columns, rows = (
+        value.add(side - 1).div(side, rounding_mode="floor") for value in (columns, rows)
+    )
+    tiles = Pixels.of(
+        torch.stack([torch.zeros_like(left), torch.zeros_like(top), columns, rows], 1)
+    )
+    return tiles.window, left[tiles.window] + side * tiles.x, top[tiles.window] + side * tiles.y
+
+
+def tiled_index(windows: Tensor, side: int) -> Tensor:
+    """Where the packed pixels of windows `[N, 4]` are in pictures `[T, side, side]` of their tiles.
+
+    An index `[P]` into the T * side * side pixels of the tiles that `tile_windows` gives.
+    """
+    columns, rows = windows[:, 2:].add(side - 1).div(side, rounding_mode="floor").unbind(dim=1)
+    first = (columns * rows).cumsum(0) - columns * rows
+    pixels = Pixels.of(windows)
+    x, y = pixels.x - windows[pixels.window, 0], pixels.y - windows[pixels.window, 1]
+    column, row = (value.div(side, rounding_mode="floor") for value in (x, y))
+    tile = first[pixels.window] + row * columns[pixels.window] + column
+    return (tile * side + y - side * row) * side + x - side * column
+
+
+def pack(sizes: list[tuple[int, int]], width: int, height: int) -> list[tuple[int, int, int]]:
+    """Places rectangles side by side on pages: for each its page, left and top.
+
+    On shelves, the highest rectangles first; next to the best, and a sort and a loop.
+
+    Args:
+        sizes: width and height of each rectangle, none larger than a page.
+        width: of a page.
+        height: of a page.
+    """
+    places = [(0, 0, 0)] * len(sizes)
+    page = x = y = shelf = 0
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index][1]):
+        wide, high = sizes[index]
+        if x + wide > width:
+            x, y, shelf = 0, y + shelf, 0
+        if y + high > height:
+            page, x, y, shelf = page + 1, 0, 0, 0
+        places[index] = (page, x, y)
+        x, shelf = x + wide, max(shelf, high)
+    return places
