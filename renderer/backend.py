@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -33,6 +33,28 @@ class Renderer(Protocol):
 
     def render_bytes(self, scene: Scene) -> Tensor:
         """The same pictures as `[B, H, W, 3]` uint8, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class WindowRenderer(Renderer, Protocol):
+    """A renderer that can also draw parts of pictures, for less than whole ones.
+
+    Both backends can. What cannot is a renderer all the same: whoever would draw windows looks
+    for this, and draws whole pictures where it is missing.
+    """
+
+    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+        """Pixels `[P, 3]` in [0, 1]: those of one window of each scene's picture, packed.
+
+        The same as cut out of `render(scene)`, but for what two ways of rounding make of it:
+        a sample on an edge may fall to its other side.
+
+        Args:
+            scene: N scenes.
+            windows: `[N, 4]` int64, left, top, width and height in px, within the picture; of no
+                width or height to draw nothing. `renderer.windows.Pixels` has the order.
+        """
         ...
 
 

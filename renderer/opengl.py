@@ -29,6 +29,7 @@ from renderer.backend import BackendError
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
+from renderer.windows import Pixels, object_boxes, pack
 
 FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
 
@@ -168,10 +169,15 @@ class OpenGLRenderer:
         for name, value in table.items():
             _assign(self._scene.geoms[0], name, value)
         self._shown = [-1] * self.slots  # class whose look each drawn geom has now
-        self._headlights = [light for light in self._lights() if light.headlight]
-
-    def _lights(self) -> list[Any]:
-        return list(self._scene.lights[: self._scene.nlight])
+        # Views of what changes between pictures, kept: asking for each anew costs more than it.
+        eyes = list(self._scene.camera)  # both: MuJoCo averages them
+        lights = [light for light in self._scene.lights[: self._scene.nlight] if light.headlight]
+        self._eyes = eyes
+        self._from = [one.pos for one in (*eyes, *lights)]
+        self._towards = [*(eye.forward for eye in eyes), *(light.dir for light in lights)]
+        self._up = [eye.up for eye in eyes]
+        self._geoms = [(geom, geom.pos, geom.mat) for geom in self._scene.geoms]
+        self._pixel = (eyes[0].frustum_top - eyes[0].frustum_bottom) / self.height
 
     def render(self, scene: Scene) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
@@ -183,24 +189,79 @@ class OpenGLRenderer:
         position, rotation = self._scene_model.geom_poses(scene)
         camera_position, camera_axes = self._scene_model.camera_poses(scene)
         presence, identity = scene.presence.cpu().numpy(), scene.identity.cpu().numpy()
-        classes = len(self.spec.objects)
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
         tiles = self._rows * self._columns
         with self._drawing():
+            self._frame(0, 0, self.width, self.height)
             for start in range(0, len(scene), tiles):
                 batch = range(start, min(start + tiles, len(scene)))
                 for b in batch:
                     self._aim(camera_position[b], camera_axes[b])
-                    drawn = 1
-                    for k in np.flatnonzero(presence[b]):
-                        c = int(identity[b, k])
-                        index = 1 + k * classes + c
-                        self._place(drawn, c, position[b, index], rotation[b, index])
-                        drawn += 1
-                    self._scene.ngeom = drawn
+                    present = np.flatnonzero(presence[b]).tolist()
+                    objects = [(k, int(identity[b, k])) for k in present]
+                    self._place_all(objects, position[b], rotation[b])
                     mujoco.mjr_render(self._tile(b - start), self._scene, self._gl)
                 pictures[batch.start : batch.stop] = self._read(len(batch))
         return torch.from_numpy(pictures)
+
+    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+        """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
+
+        Each window is drawn through its own part of the camera's frustum, with the objects that can
+        be seen in it, next to others in the framebuffer. The same samples as in a whole picture,
+        but projected by another matrix: see `WindowRenderer.render_windows`.
+        """
+        scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
+        position, rotation = self._scene_model.geom_poses(scene)
+        camera_position, camera_axes = self._scene_model.camera_poses(scene)
+        frames = windows.tolist()
+        seen = self._seen(scene, windows)
+        pixels = Pixels.of(windows)
+        packed = np.empty((len(pixels.window), 3), dtype=np.uint8)
+        page_width, page_height = self._columns * self.width, self._rows * self.height
+        places = pack([(w, h) for _, _, w, h in frames], page_width, page_height)
+        page, left, top = np.array(places, dtype=np.int64).reshape(-1, 3).T
+        of_page = page[pixels.window]
+        # OpenGL's rows go upwards: a window's lowest row is the framebuffer's first.
+        column = (pixels.x - windows[pixels.window, 0]).numpy() + left[pixels.window]
+        bottom = (windows[:, 1] + windows[:, 3] - 1)[pixels.window]
+        row = (bottom - pixels.y).numpy() + top[pixels.window]
+        n = self.supersample
+        with self._drawing():
+            for number in range(int(page.max(initial=-1)) + 1):
+                mine = np.flatnonzero((page == number) & (windows[:, 2] > 0).numpy())
+                previous = None
+                for index in mine.tolist():
+                    # Windows of one scene follow each other, seen by one camera.
+                    eye = camera_axes[index].tobytes()
+                    if eye != previous:
+                        self._aim(camera_position[index], camera_axes[index])
+                        previous = eye
+                    x, y, width, height = frames[index]
+                    self._frame(x, y, width, height)
+                    self._place_all(seen[index], position[index], rotation[index])
+                    _, x, y = places[index]
+                    tile = mujoco.MjrRect(x * n, y * n, width * n, height * n)
+                    mujoco.mjr_render(tile, self._scene, self._gl)
+                if len(mine):
+                    drawn = self._read_rows(int((top + windows[:, 3].numpy())[mine].max()))
+                    inside = of_page == number
+                    packed[inside] = drawn[row[inside], column[inside]]
+        return torch.from_numpy(packed).float().div_(255.0)
+
+    def _seen(self, scene: Scene, windows: Tensor) -> list[list[tuple[int, int]]]:
+        """Slot and class of each object that can show in the window of its scene."""
+        boxes = object_boxes(self.spec, scene, self.height, self.width)
+        around = windows[:, None].to(boxes)
+        low, high = around[..., :2], around[..., :2] + around[..., 2:]
+        # One pixel more: nobody wants an edge missing because of rounding.
+        meets = (boxes[..., :2] < high + 1) & (boxes[..., 2:] > low - 1)
+        found: list[list[tuple[int, int]]] = [[] for _ in range(len(scene))]
+        row, slot = meets.all(dim=-1).nonzero(as_tuple=True)
+        identity = scene.identity[row, slot]
+        for n, k, c in zip(row.tolist(), slot.tolist(), identity.tolist(), strict=True):
+            found[n].append((k, c))
+        return found
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -217,10 +278,33 @@ class OpenGLRenderer:
         return mujoco.MjrRect(column * width, row * height, width, height)
 
     def _aim(self, position: NDArray[np.float32], axes: NDArray[np.float32]) -> None:
-        for camera in self._scene.camera:  # both eyes: MuJoCo averages them
-            camera.pos[:], camera.forward[:], camera.up[:] = position, -axes[:, 2], axes[:, 1]
-        for light in self._headlights:
-            light.pos[:], light.dir[:] = position, -axes[:, 2]
+        forward, up = -axes[:, 2], axes[:, 1]
+        for view in self._from:
+            view[:] = position
+        for view in self._towards:
+            view[:] = forward
+        for view in self._up:
+            view[:] = up
+
+    def _frame(self, left: int, top: int, width: int, height: int) -> None:
+        """Looks at that part of the picture, px; its sides follow from the viewport's shape."""
+        for eye in self._eyes:
+            eye.frustum_center = (left + 0.5 * (width - self.width)) * self._pixel
+            eye.frustum_top = (0.5 * self.height - top) * self._pixel
+            eye.frustum_bottom = (0.5 * self.height - top - height) * self._pixel
+
+    def _place_all(
+        self,
+        objects: list[tuple[int, int]],
+        position: NDArray[np.float32],
+        rotation: NDArray[np.float32],
+    ) -> None:
+        """Puts the table and these objects (slot, class) where the geoms of one scene are."""
+        classes = len(self.spec.objects)
+        for drawn, (slot, c) in enumerate(objects, start=1):
+            index = 1 + slot * classes + c
+            self._place(drawn, c, position[index], rotation[index])
+        self._scene.ngeom = 1 + len(objects)
 
     def _place(
         self,
@@ -229,12 +313,20 @@ class OpenGLRenderer:
         position: NDArray[np.float32],
         rotation: NDArray[np.float32],
     ) -> None:
-        geom = self._scene.geoms[index]
+        geom, at, turned = self._geoms[index]
         if self._shown[index - 1] != c:
             for name, value in self._looks[c].items():
                 _assign(geom, name, value)
             self._shown[index - 1] = c
-        geom.pos[:], geom.mat[:] = position, rotation
+        at[:], turned[:] = position, rotation
+
+    def _read_rows(self, count: int) -> NDArray[np.uint8]:
+        """The framebuffer's lowest rows, as many as make `count` rows of pixels, upwards."""
+        n = self.supersample
+        area = self._pixels[: count * n]
+        rectangle = mujoco.MjrRect(0, 0, area.shape[1], area.shape[0])
+        mujoco.mjr_readPixels(area, None, rectangle, self._gl)
+        return area if n == 1 else average_blocks(area[None], n)[0]
 
     def _read(self, count: int) -> NDArray[np.uint8]:
         """The first `count` tiles of the framebuffer, `[count, H, W, 3]`."""
