@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderer.backend import Renderer
+from renderer.backend import Renderer, WindowRenderer
 from renderer.differences import (
     Differences,
     Scheme,
@@ -19,6 +19,7 @@ from renderer.differences import (
     plan,
 )
 from renderer.scene import Scene
+from renderer.windows import Pixels, change_windows
 
 # Values of the moved pictures that are in memory at once: 32 MiB of float32.
 CHUNK_VALUES = 1 << 23
@@ -39,10 +40,11 @@ def differentiable_render(
 
     The picture is `renderer.render(scene)`. On the way back, every freedom that needs a gradient
     (of `scene.position`, `scene.yaw`, `scene.azimuth`) is moved by a step and drawn again, as in
-    appendix H.1, and only its inner product with the upstream gradient is kept. Slots without an
-    object, and the yaw of objects that show no turn, get gradient zero and cost nothing; so does a
-    scene whose upstream gradient is zero. Presence and identity get no gradient. Not twice
-    differentiable.
+    appendix H.1, and only its inner product with the upstream gradient is kept. Of a moved
+    object's picture only the window that can change is drawn, by a renderer that knows how; a
+    moved camera changes everything. Slots without an object, and the yaw of objects that show no
+    turn, get gradient zero and cost nothing; so does a scene whose upstream gradient is zero.
+    Presence and identity get no gradient. Not twice differentiable.
 
     Pictures have 8 bits a channel and a few samples a pixel. A step that moves an edge by a small
     part of a pixel changes most pixels not at all and some by a whole grey level or, without
@@ -93,7 +95,8 @@ def picture_changes(
 ) -> Tensor:
     """`[N]`: inner products of the upstream gradient with what each move changes in the picture.
 
-    Draws the moved scenes as whole pictures, the obvious way.
+    Draws the moved scenes as whole pictures, the obvious way. For moves of the camera, for
+    renderers that know no other, and as the slow twin of `window_changes`.
 
     Args:
         renderer: draws the scenes.
@@ -109,6 +112,50 @@ def picture_changes(
         change = renderer.render(perturb(scene, part)) - picture[row]
         changes.append(torch.einsum("nchw,nchw->n", upstream[row], change))
     return torch.cat(changes)
+
+
+def window_changes(
+    renderer: WindowRenderer,
+    scene: Scene,
+    differences: Differences,
+    picture: Tensor,
+    upstream: Tensor,
+) -> Tensor:
+    """As `picture_changes`, but of a moved object's picture draws only what its move can change.
+
+    Args:
+        renderer: draws the scenes.
+        scene: B scenes.
+        differences: N moves of them.
+        picture: `[B, 3, H, W]`, of the scenes as they are.
+        upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
+    """
+    height, width = renderer.height, renderer.width
+    of_object = differences.slot(scene.slots)[1]
+    changes = picture.new_zeros(len(differences))
+    camera = differences[~of_object]
+    if len(camera):
+        found = picture_changes(renderer, scene, camera, picture, upstream)
+        changes[~of_object.to(changes.device)] = found
+    moves = differences[of_object]
+    if not len(moves):
+        return changes
+    moved = perturb(scene, moves)
+    windows = change_windows(renderer.spec, scene, moves, moved, height, width)
+    # Pixels as rows, so that a pixel is found by one index.
+    before, weight = (value.permute(0, 2, 3, 1).reshape(-1, 3) for value in (picture, upstream))
+    size = max(1, CHUNK_VALUES // int(3 * windows[:, 2:].prod(dim=1).amax().clamp_min(1)))
+    parts = []
+    for start in range(0, len(moves), size):
+        part = slice(start, start + size)
+        after = renderer.render_windows(moved[part], windows[part])
+        pixels = Pixels.of(windows[part])
+        index = (moves.row[part][pixels.window] * height + pixels.y) * width + pixels.x
+        index, window = index.to(picture.device), pixels.window.to(picture.device)
+        product = torch.einsum("pc,pc->p", weight[index], after - before[index])
+        parts.append(product.new_zeros(len(windows[part])).index_add_(0, window, product))
+    changes[of_object.to(changes.device)] = torch.cat(parts)
+    return changes
 
 
 class _Render(torch.autograd.Function):
@@ -138,6 +185,9 @@ class _Render(torch.autograd.Function):
         # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
         counts = upstream.flatten(1).any(dim=1).to(ctx.differences.row.device)
         differences = ctx.differences[counts[ctx.differences.row]]
-        changes = picture_changes(ctx.renderer, scene, differences, picture, upstream)
+        # Other renderers, stand-ins in tests among them, may know whole pictures only.
+        windowed = isinstance(ctx.renderer, WindowRenderer)
+        changes_of = window_changes if windowed else picture_changes
+        changes = changes_of(ctx.renderer, scene, differences, picture, upstream)
         gradients = contract(differences, changes.to(scene.azimuth), len(scene), scene.slots)
         return *gradients, None, None, None, None
