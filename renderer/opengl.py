@@ -29,7 +29,7 @@ from renderer.backend import BackendError
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
-from renderer.windows import Pixels, object_boxes, pack
+from renderer.windows import MARGIN, Pixels, object_boxes, pack
 
 FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
 
@@ -254,8 +254,7 @@ class OpenGLRenderer:
         boxes = object_boxes(self.spec, scene, self.height, self.width)
         around = windows[:, None].to(boxes)
         low, high = around[..., :2], around[..., :2] + around[..., 2:]
-        # One pixel more: nobody wants an edge missing because of rounding.
-        meets = (boxes[..., :2] < high + 1) & (boxes[..., 2:] > low - 1)
+        meets = (boxes[..., :2] < high + MARGIN) & (boxes[..., 2:] > low - MARGIN)
         found: list[list[tuple[int, int]]] = [[] for _ in range(len(scene))]
         row, slot = meets.all(dim=-1).nonzero(as_tuple=True)
         identity = scene.identity[row, slot]

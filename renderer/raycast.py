@@ -34,7 +34,7 @@ LARGEST_BATCH = 64  # worlds in one launch; more are drawn in several
 # Windows are drawn as square tiles, each in a world of its own. Small ones cast few rays beyond
 # their window, but each has to be told where all geoms are.
 TILE = 4  # px
-TILE_BATCHES = (1024, 256, 64)  # tiles in one launch; the last launch is filled up
+TILE_BATCHES = (4096, 1024, 256, 64)  # tiles in one launch; the last launch is filled up
 
 
 @dataclass
