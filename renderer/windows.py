@@ -161,12 +161,14 @@ class Pixels:
     def of(windows: Tensor) -> Pixels:
         """All pixels of windows `[N, 4]`, in their packed order."""
         left, top, width, height = windows.unbind(dim=1)
-        area = width * height
-        window = torch.arange(len(windows), device=windows.device).repeat_interleave(area)
-        inside = torch.arange(len(window), device=windows.device) - (area.cumsum(0) - area)[window]
-        row = inside.div(width[window], rounding_mode="floor")
-        column = inside - row * width[window]
-        return Pixels(window, left[window] + column, top[window] + row)
+        # The rows of all windows first, then the pixels of all rows.
+        index = torch.arange(len(windows), device=windows.device).repeat_interleave(height)
+        y = torch.arange(len(index), device=index.device) - (height.cumsum(0) - height - top)[index]
+        wide = width[index]
+        row = torch.arange(len(index), device=index.device).repeat_interleave(wide)
+        skipped = wide.cumsum(0) - wide - left[index]
+        x = torch.arange(len(row), device=row.device) - skipped[row]
+        return Pixels(index[row], x, y[row])
 
 
 def tile_windows(windows: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
