@@ -31,6 +31,8 @@ from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from renderer.windows import MARGIN, Pixels, object_boxes, pack
 
+Floats = NDArray[np.float32]
+
 FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
 
 # What makes an MjvGeom look like its class, wherever it stands.
@@ -212,42 +214,59 @@ class OpenGLRenderer:
         but projected by another matrix: see `WindowRenderer.render_windows`.
         """
         scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
-        position, rotation = self._scene_model.geom_poses(scene)
-        camera_position, camera_axes = self._scene_model.camera_poses(scene)
-        frames = windows.tolist()
+        poses = [*self._scene_model.camera_poses(scene), *self._scene_model.geom_poses(scene)]
         seen = self._seen(scene, windows)
+        frames = windows.tolist()
+        page_size = (self._columns * self.width, self._rows * self.height)
+        places = pack([(width, height) for _, _, width, height in frames], *page_size)
+        page, left, bottom = np.array(places, dtype=np.int64).reshape(-1, 3).T
+        # Where each pixel is on its page. OpenGL's rows go upwards, a window's last one first.
         pixels = Pixels.of(windows)
-        packed = np.empty((len(pixels.window), 3), dtype=np.uint8)
-        page_width, page_height = self._columns * self.width, self._rows * self.height
-        places = pack([(w, h) for _, _, w, h in frames], page_width, page_height)
-        page, left, top = np.array(places, dtype=np.int64).reshape(-1, 3).T
-        of_page = page[pixels.window]
-        # OpenGL's rows go upwards: a window's lowest row is the framebuffer's first.
-        column = (pixels.x - windows[pixels.window, 0]).numpy() + left[pixels.window]
-        bottom = (windows[:, 1] + windows[:, 3] - 1)[pixels.window]
-        row = (bottom - pixels.y).numpy() + top[pixels.window]
-        n = self.supersample
+        window, x, y = (value.numpy() for value in (pixels.window, pixels.x, pixels.y))
+        beyond = (windows[:, 1] + windows[:, 3]).numpy()
+        column = x + (left - windows[:, 0].numpy())[window]
+        row = (bottom + beyond - 1)[window] - y
+        packed = np.empty((len(window), 3), dtype=np.uint8)
+        shown = windows[:, 2:].all(dim=1).numpy()
         with self._drawing():
-            for number in range(int(page.max(initial=-1)) + 1):
-                mine = np.flatnonzero((page == number) & (windows[:, 2] > 0).numpy())
-                previous = None
-                for index in mine.tolist():
-                    # Windows of one scene follow each other, seen by one camera.
-                    eye = camera_axes[index].tobytes()
-                    if eye != previous:
-                        self._aim(camera_position[index], camera_axes[index])
-                        previous = eye
-                    x, y, width, height = frames[index]
-                    self._frame(x, y, width, height)
-                    self._place_all(seen[index], position[index], rotation[index])
-                    _, x, y = places[index]
-                    tile = mujoco.MjrRect(x * n, y * n, width * n, height * n)
-                    mujoco.mjr_render(tile, self._scene, self._gl)
-                if len(mine):
-                    drawn = self._read_rows(int((top + windows[:, 3].numpy())[mine].max()))
-                    inside = of_page == number
-                    packed[inside] = drawn[row[inside], column[inside]]
+            for number in np.unique(page[shown]).tolist():
+                inside = page[window] == number
+                mine = np.flatnonzero(shown & (page == number)).tolist()
+                self._draw_page(
+                    [frames[n] for n in mine],
+                    [places[n][1:] for n in mine],
+                    [seen[n] for n in mine],
+                    *(pose[mine] for pose in poses),
+                )
+                drawn = self._read_rows(int(row[inside].max()) + 1)
+                packed[inside] = drawn[row[inside], column[inside]]
         return torch.from_numpy(packed).float().div_(255.0)
+
+    def _draw_page(
+        self,
+        frames: list[list[int]],
+        places: list[tuple[int, int]],
+        seen: list[list[tuple[int, int]]],
+        camera_position: Floats,
+        camera_axes: Floats,
+        position: Floats,
+        rotation: Floats,
+    ) -> None:
+        """Draws windows (left, top, width, height) at places (left, bottom) of the framebuffer."""
+        n = self.supersample
+        previous = None
+        for index, ((x, y, width, height), (left, bottom)) in enumerate(
+            zip(frames, places, strict=True)
+        ):
+            # Windows of one scene follow each other, mostly seen from one side.
+            azimuth = camera_axes[index].tobytes()
+            if azimuth != previous:
+                self._aim(camera_position[index], camera_axes[index])
+                previous = azimuth
+            self._frame(x, y, width, height)
+            self._place_all(seen[index], position[index], rotation[index])
+            tile = mujoco.MjrRect(left * n, bottom * n, width * n, height * n)
+            mujoco.mjr_render(tile, self._scene, self._gl)
 
     def _seen(self, scene: Scene, windows: Tensor) -> list[list[tuple[int, int]]]:
         """Slot and class of each object that can show in the window of its scene."""
@@ -276,7 +295,7 @@ class OpenGLRenderer:
         row, column = divmod(index, self._columns)
         return mujoco.MjrRect(column * width, row * height, width, height)
 
-    def _aim(self, position: NDArray[np.float32], axes: NDArray[np.float32]) -> None:
+    def _aim(self, position: Floats, axes: Floats) -> None:
         forward, up = -axes[:, 2], axes[:, 1]
         for view in self._from:
             view[:] = position
@@ -295,8 +314,8 @@ class OpenGLRenderer:
     def _place_all(
         self,
         objects: list[tuple[int, int]],
-        position: NDArray[np.float32],
-        rotation: NDArray[np.float32],
+        position: Floats,
+        rotation: Floats,
     ) -> None:
         """Puts the table and these objects (slot, class) where the geoms of one scene are."""
         classes = len(self.spec.objects)
@@ -309,8 +328,8 @@ class OpenGLRenderer:
         self,
         index: int,
         c: int,
-        position: NDArray[np.float32],
-        rotation: NDArray[np.float32],
+        position: Floats,
+        rotation: Floats,
     ) -> None:
         geom, at, turned = self._geoms[index]
         if self._shown[index - 1] != c:
