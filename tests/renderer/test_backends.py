@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,16 @@ def test_more_scenes_than_the_framebuffer_holds(
         alone = drawing.render_bytes(scene[index])
         # Elsewhere in the framebuffer, an edge may round to the neighbouring pixel.
         assert (together[index : index + 1] != alone).float().mean() < 1e-4
+
+
+@pytest.mark.usefixtures("opengl")
+@pytest.mark.parametrize("cuts", [[0, 25, 50], [0, 3, 4, 36, 50]])
+def test_parts_of_a_batch_are_drawn_as_in_the_whole(tabletop: SceneSpec, cuts: list[int]) -> None:
+    drawing = OpenGLRenderer(tabletop, height=150, width=200)  # 6 x 5 at once
+    scene = sample(tabletop, 50, generator=seeded())
+    parts = [drawing.render_bytes(scene[a:b], before=a) for a, b in pairwise(cuts)]
+    assert torch.equal(torch.cat(parts), drawing.render_bytes(scene))
+    drawing.close()
 
 
 def test_floats_are_the_bytes(
