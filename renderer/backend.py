@@ -62,8 +62,8 @@ def open_renderer(
         spec: the world.
         height: of a picture, px.
         width: of a picture, px.
-        backend: `opengl`, `raycast`, or `auto`: on the CPU OpenGL where the machine has it (it
-            costs least above 32 px), ray casting elsewhere; ray casting on CUDA.
+        backend: `opengl`, `raycast`, or `auto`: what `renderer.choice` measured to be the fastest
+            of those that work on this machine.
         device: `cpu` or `cuda`, where the pictures of `render` lie.
         supersample: n draws n x n samples a pixel and averages them.
         slots: object slots, the spec's greatest count when not given.
@@ -87,16 +87,16 @@ def open_renderer(
     form = Format(height=height, width=width, supersample=supersample, slots=slots)
     if backend != "auto":
         return _open(spec, backend, device, processes, form)
-    if device == "cpu":
-        from renderer.pool import WorkerError
+    from renderer.choice import choose_backend
+    from renderer.pool import WorkerError
 
-        try:
-            return _open(spec, "opengl", device, processes, form)
-        except WorkerError:
-            raise
-        except BackendError:
-            pass
-    return _open(spec, "raycast", device, processes, form)
+    try:
+        return _open(spec, choose_backend(spec, form, device=device), device, processes, form)
+    except WorkerError:
+        raise
+    except BackendError:  # what worked when it was measured may have gone since
+        name = choose_backend(spec, form, device=device, anew=True)
+        return _open(spec, name, device, processes, form)
 
 
 def _open(

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import renderer.choice
 import renderer.opengl
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
 from renderer.opengl import OpenGLRenderer, average_blocks
@@ -385,6 +386,7 @@ def test_auto_needs_no_opengl(
         raise BackendError("no headless OpenGL here")
 
     monkeypatch.setattr(renderer.opengl, "create_context", none_here)
+    monkeypatch.setattr(renderer.choice, "_found", {})
     scene = sample(tabletop, 3, generator=seeded())
     drawing = open_renderer(tabletop, height=64, width=64)
     assert drawing.name == "raycast"
@@ -411,11 +413,6 @@ def test_without_opengl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_too_large_for_opengl(tabletop: SceneSpec) -> None:
     with pytest.raises(BackendError, match="choose a smaller picture"):
         open_renderer(tabletop, height=8, width=1_000_000, backend="opengl")
-
-
-@pytest.mark.usefixtures("opengl")
-def test_auto_takes_opengl_on_the_cpu(tabletop: SceneSpec, opened: Callable[..., Renderer]) -> None:
-    assert opened(tabletop, "auto").name == "opengl"
 
 
 def test_ray_casting_prints_nothing(
