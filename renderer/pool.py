@@ -65,6 +65,14 @@ class _Field(NamedTuple):
         return np.ndarray(self.shape, self.dtype, memory.buf, self.offset)
 
 
+class _Open(NamedTuple):
+    """Tells a worker, first of all, to open its renderer."""
+
+    spec: SceneSpec
+    form: Format
+    backend: str
+
+
 class _Attach(NamedTuple):
     """Tells a worker to take up other shared memory."""
 
@@ -158,22 +166,22 @@ class PooledRenderer:
         try:
             with _no_interrupts():
                 for number in range(1, processes):
-                    self._hire(number, form)
+                    self._hire(number)
             self._own = open_backend(spec, form, backend=backend, device="cpu")
+            for number in range(len(self._crew.pipes)):
+                self._tell(number, _Open(spec, form, backend))
             for error in self._replies(range(len(self._crew.pipes))):
                 raise error
         except BaseException:
             self._crew.dismiss(patience=0)
             raise
 
-    def _hire(self, number: int, form: Format) -> None:
+    def _hire(self, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
+        # Nothing large goes with it: a worker that ends before reading it would block `start`.
         process = context.Process(
-            target=_work,
-            args=(theirs, self.spec, form, self.name),
-            name=f"renderer-{number}",
-            daemon=True,
+            target=_work, args=(theirs,), name=f"renderer-{number}", daemon=True
         )
         process.start()
         theirs.close()  # so that the pipe ends with the worker
@@ -279,7 +287,7 @@ class PooledRenderer:
                 old.close()
         crew.scenes, crew.pictures = new_scenes, new_pictures
 
-    def _tell(self, number: int, message: _Attach | _Draw) -> None:
+    def _tell(self, number: int, message: _Open | _Attach | _Draw) -> None:
         try:
             self._crew.pipes[number].send(message)
         except OSError:
@@ -378,7 +386,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, spec: SceneSpec, form: Format, backend: str) -> None:
+def _work(pipe: Connection) -> None:
     """A worker's life: opens its renderer, then does what it is told until the pipe ends.
 
     Every message is answered by None, or by the exception that it led to.
@@ -388,8 +396,9 @@ def _work(pipe: Connection, spec: SceneSpec, form: Format, backend: str) -> None
     # Mesa's software renderer would start threads for every core in every worker.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     with suppress(EOFError, OSError):  # the parent is gone, or has closed its end
+        order: _Open = pipe.recv()
         try:
-            renderer = open_backend(spec, form, backend=backend, device="cpu")
+            renderer = open_backend(order.spec, order.form, backend=order.backend, device="cpu")
         except Exception as error:
             pipe.send(_portable(error))
             return

@@ -190,7 +190,7 @@ def runs(
     path = tmp_path_factory.mktemp("script") / "draw.py"
     path.write_text(SCRIPT)
     backend = any_backend()
-    ways = {"kill": "draw", "interrupt": "draw", "fail": "fail", "end": "end"}
+    ways = {"kill": "draw", "interrupt": "draw", "fail": "fail"}
     runs = {
         name: subprocess.Popen(
             [sys.executable, str(path), backend, way],
@@ -215,7 +215,6 @@ def runs(
         ("kill", -signal.SIGKILL, ""),
         ("interrupt", -signal.SIGINT, "KeyboardInterrupt"),
         ("fail", 1, "RuntimeError: on purpose"),
-        ("end", 0, ""),
     ],
 )
 def test_nothing_is_left_behind(
@@ -248,6 +247,23 @@ def alive(pid: int) -> bool:
         return False
     stat = Path(f"/proc/{pid}/stat")  # one that nobody has waited for is dead all the same
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_script_without_a_guard_ends_with_pythons_explanation(tmp_path: Path) -> None:
+    path = tmp_path / "unguarded.py"
+    line = 'if __name__ == "__main__":'
+    assert line in SCRIPT
+    path.write_text(SCRIPT.replace(line, "if True:"))
+    done = subprocess.run(
+        [sys.executable, str(path), any_backend(), ""],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "before the\n        current process has finished its bootstrapping" in done.stderr
+    assert f"open the renderer under `{line}`" in done.stderr
 
 
 # --- opening ---------------------------------------------------------------------------------
