@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
@@ -14,6 +14,15 @@ BACKENDS = ("opengl", "raycast")
 
 class BackendError(RuntimeError):
     """A backend cannot draw on this machine; the message says why and what to do."""
+
+
+class Format(TypedDict):
+    """What a renderer draws: the arguments that all backends share."""
+
+    height: int  # px
+    width: int  # px
+    supersample: int
+    slots: int | None
 
 
 class Renderer(Protocol):
@@ -67,6 +76,7 @@ def open_renderer(
     device: str = "cpu",
     supersample: int = 1,
     slots: int | None = None,
+    processes: int | None = 1,
 ) -> Renderer:
     """Opens a renderer.
 
@@ -74,11 +84,13 @@ def open_renderer(
         spec: the world.
         height: of a picture, px.
         width: of a picture, px.
-        backend: `opengl`, `raycast`, or `auto`: on the CPU OpenGL where the machine has it (it
-            costs least above 32 px), ray casting elsewhere; ray casting on CUDA.
+        backend: `opengl`, `raycast`, or `auto`: what `renderer.choice` measured to be the fastest
+            of those that work on this machine.
         device: `cpu` or `cuda`, where the pictures of `render` lie.
         supersample: n draws n x n samples a pixel and averages them.
         slots: object slots, the spec's greatest count when not given.
+        processes: that draw a batch together, see `renderer.pool`; None for as many as this
+            process has cores. On another device than the CPU there is one.
 
     Raises:
         BackendError: the backend does not work on this machine.
@@ -90,19 +102,44 @@ def open_renderer(
         raise ValueError("height, width and supersample must be at least 1")
     if device != "cpu" and backend == "opengl":
         raise ValueError("the backend 'opengl' hands over pictures on the CPU; use 'raycast'")
+    if processes is not None and processes < 1:
+        raise ValueError("processes must be at least 1, or None for as many as there are cores")
+    if device != "cpu" and (processes or 1) > 1:
+        raise ValueError("several processes hand over pictures on the CPU; use processes=1")
+    form = Format(height=height, width=width, supersample=supersample, slots=slots)
+    if backend != "auto":
+        return _open(spec, backend, device, processes, form)
+    from renderer.choice import choose_backend
+    from renderer.pool import WorkerError
+
+    try:
+        return _open(spec, choose_backend(spec, form, device=device), device, processes, form)
+    except WorkerError:
+        raise
+    except BackendError:  # what worked when it was measured may have gone since
+        name = choose_backend(spec, form, device=device, anew=True)
+        return _open(spec, name, device, processes, form)
+
+
+def _open(
+    spec: SceneSpec, backend: str, device: str, processes: int | None, form: Format
+) -> Renderer:
+    from renderer.pool import PooledRenderer, cores
+
+    if processes is None:
+        processes = cores() if device == "cpu" else 1
+    if processes == 1:
+        return open_backend(spec, form, backend=backend, device=device)
+    return PooledRenderer(spec, form, backend=backend, processes=processes)
+
+
+def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) -> Renderer:
+    """Opens the one backend of that name, in this process; raises as `open_renderer`."""
     # Each backend is imported when it is wanted: Warp takes a second, OpenGL may be absent.
-    if backend == "opengl" or (backend == "auto" and device == "cpu"):
+    if backend == "opengl":
         from renderer.opengl import OpenGLRenderer
 
-        try:
-            return OpenGLRenderer(
-                spec, height=height, width=width, supersample=supersample, slots=slots
-            )
-        except BackendError:
-            if backend == "opengl":
-                raise
+        return OpenGLRenderer(spec, **form)
     from renderer.raycast import RaycastRenderer
 
-    return RaycastRenderer(
-        spec, height=height, width=width, supersample=supersample, slots=slots, device=device
-    )
+    return RaycastRenderer(spec, device=device, **form)

@@ -185,8 +185,15 @@ class OpenGLRenderer:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
         return self.render_bytes(scene).permute(0, 3, 1, 2).float().div_(255.0)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
-        """Pictures `[B, H, W, 3]` uint8 of a batch of scenes."""
+    def render_bytes(self, scene: Scene, *, before: int = 0) -> Tensor:
+        """Pictures `[B, H, W, 3]` uint8 of a batch of scenes.
+
+        Args:
+            scene: B scenes.
+            before: how many scenes of the same batch are drawn elsewhere and come before these.
+                Where in the framebuffer a picture is drawn can move an edge by a pixel: this way
+                it is drawn where it would be if all of the batch were drawn here.
+        """
         scene = slots_of(scene, self.slots)
         position, rotation = self._scene_model.geom_poses(scene)
         camera_position, camera_axes = self._scene_model.camera_poses(scene)
@@ -195,15 +202,17 @@ class OpenGLRenderer:
         tiles = self._rows * self._columns
         with self._drawing():
             self._frame(0, 0, self.width, self.height)
-            for start in range(0, len(scene), tiles):
-                batch = range(start, min(start + tiles, len(scene)))
+            for start in range(-(before % tiles), len(scene), tiles):
+                batch = range(max(start, 0), min(start + tiles, len(scene)))
                 for b in batch:
                     self._aim(camera_position[b], camera_axes[b])
                     present = np.flatnonzero(presence[b]).tolist()
                     objects = [(k, int(identity[b, k])) for k in present]
                     self._place_all(objects, position[b], rotation[b])
                     mujoco.mjr_render(self._tile(b - start), self._scene, self._gl)
-                pictures[batch.start : batch.stop] = self._read(len(batch))
+                pictures[batch.start : batch.stop] = self._read(
+                    range(batch.start - start, batch.stop - start)
+                )
         return torch.from_numpy(pictures)
 
     def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
@@ -346,18 +355,20 @@ class OpenGLRenderer:
         mujoco.mjr_readPixels(area, None, rectangle, self._gl)
         return area if n == 1 else average_blocks(area[None], n)[0]
 
-    def _read(self, count: int) -> NDArray[np.uint8]:
-        """The first `count` tiles of the framebuffer, `[count, H, W, 3]`."""
+    def _read(self, wanted: range) -> NDArray[np.uint8]:
+        """These tiles of the framebuffer, `[len(wanted), H, W, 3]`."""
         n, columns = self.supersample, self._columns
         height, width = self.height * n, self.width * n
-        rows = -(-count // columns)
+        first = wanted.start // columns
+        rows = -(-wanted.stop // columns) - first
         area = self._pixels[: rows * height]
         mujoco.mjr_readPixels(
-            area, None, mujoco.MjrRect(0, 0, columns * width, rows * height), self._gl
+            area, None, mujoco.MjrRect(0, first * height, columns * width, rows * height), self._gl
         )
         # OpenGL's rows go upwards.
         tiles = area.reshape(rows, height, columns, width, 3)[:, ::-1].swapaxes(1, 2)
-        tiles = tiles.reshape(rows * columns, height, width, 3)[:count]
+        tiles = tiles.reshape(rows * columns, height, width, 3)
+        tiles = tiles[wanted.start - first * columns :][: len(wanted)]
         return tiles if n == 1 else average_blocks(tiles, n)
 
 

@@ -42,9 +42,12 @@ class Dreams(Dataset[Dream]):
         height: of a picture, px.
         width: of a picture, px.
         supersample: samples a pixel along each axis.
-        backend: of the renderer.
+        backend: of the renderer, by name: `auto` is not always the same.
         batch: scenes a batch.
         seed: of everything random.
+
+    Raises:
+        ValueError: the backend is `auto`.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Dreams(Dataset[Dream]):
         batch: int,
         seed: int,
     ) -> None:
+        if backend == "auto":
+            raise ValueError("batches depend on the backend: name one, or ask choose_backend once")
         self.spec, self.batch, self.seed = spec, batch, seed
         self.size, self.supersample, self.backend = (height, width), supersample, backend
         self._renderer: Renderer | None = None

@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from inference.checkpoint import save_checkpoint
 from inference.posterior import Posterior
 from inference.wakesleep import sleep_loss
-from renderer.backend import open_renderer
+from renderer.backend import Format, open_renderer
+from renderer.choice import choose_backend
 from renderer.prior import sample
 from renderer.spec import SceneSpec
 from training.dreams import Dreams, generator_for, stream
@@ -32,6 +33,7 @@ from training.state import StateError, load_state, read_meta, save_state
 
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
+BACKEND_PATIENCE = 60.0  # s to get all backends ready to be compared: a run draws for hours
 HELD_OUT_SCENES = 256  # watched while training, never trained on
 CALIBRATION = (20, 120)  # steps over which the speed is measured when a time is given
 
@@ -92,16 +94,25 @@ class Run:
             self.total = experiment.steps
         self.history: list[dict[str, Any]] = []
         self.quality: dict[str, float] | None = None  # measured at the end
+        self.backend = experiment.backend
         self.state_path = options.out / STATE
         if self.state_path.exists():
             self._resume()
         network = experiment.network
+        if self.backend == "auto":
+            form = Format(
+                height=network.height,
+                width=network.width,
+                supersample=experiment.supersample,
+                slots=None,
+            )
+            self.backend = choose_backend(self.spec, form, patience=BACKEND_PATIENCE)
         self.dreams = Dreams(
             self.spec,
             height=network.height,
             width=network.width,
             supersample=experiment.supersample,
-            backend=experiment.backend,
+            backend=self.backend,
             batch=experiment.batch,
             seed=options.seed,
         )
@@ -126,6 +137,8 @@ class Run:
             )
         load_state(self.state_path, self.posterior, self.optimizer)
         self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
+        # What is fastest may have changed since, the pictures of a run may not.
+        self.backend = meta.get("backend", self.backend)
         if self.options.steps is None:
             self.total = meta["total"]
 
@@ -225,6 +238,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.options.device,
+            "backend": self.backend,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "torch": torch.__version__,
             "history": self.history,
@@ -238,6 +252,7 @@ class Run:
         )
         meta = {
             "identity": self._identity(),
+            "backend": self.backend,
             "step": self.step,
             "total": self.total,
             "seconds": self.seconds,
@@ -260,7 +275,7 @@ class Run:
         limits = quality_limits(
             self.posterior,
             generator=generator_for(self.options.seed, "quality"),
-            backend=self.experiment.backend,
+            backend=self.backend,
             supersample=self.experiment.supersample,
         )
         self.posterior.train()
@@ -272,7 +287,7 @@ class Run:
             self.spec,
             height=network.height,
             width=network.width,
-            backend=e.backend,
+            backend=self.backend,
             supersample=e.supersample,
         )
         true = sample(

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import renderer.choice
 import renderer.opengl
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
 from renderer.opengl import OpenGLRenderer, average_blocks
@@ -229,6 +231,16 @@ def test_more_scenes_than_the_framebuffer_holds(
         assert (together[index : index + 1] != alone).float().mean() < 1e-4
 
 
+@pytest.mark.usefixtures("opengl")
+@pytest.mark.parametrize("cuts", [[0, 25, 50], [0, 3, 4, 36, 50]])
+def test_parts_of_a_batch_are_drawn_as_in_the_whole(tabletop: SceneSpec, cuts: list[int]) -> None:
+    drawing = OpenGLRenderer(tabletop, height=150, width=200)  # 6 x 5 at once
+    scene = sample(tabletop, 50, generator=seeded())
+    parts = [drawing.render_bytes(scene[a:b], before=a) for a, b in pairwise(cuts)]
+    assert torch.equal(torch.cat(parts), drawing.render_bytes(scene))
+    drawing.close()
+
+
 def test_floats_are_the_bytes(
     tabletop: SceneSpec, opened: Callable[..., Renderer], backend: str
 ) -> None:
@@ -374,6 +386,7 @@ def test_auto_needs_no_opengl(
         raise BackendError("no headless OpenGL here")
 
     monkeypatch.setattr(renderer.opengl, "create_context", none_here)
+    monkeypatch.setattr(renderer.choice, "_found", {})
     scene = sample(tabletop, 3, generator=seeded())
     drawing = open_renderer(tabletop, height=64, width=64)
     assert drawing.name == "raycast"
@@ -400,11 +413,6 @@ def test_without_opengl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_too_large_for_opengl(tabletop: SceneSpec) -> None:
     with pytest.raises(BackendError, match="choose a smaller picture"):
         open_renderer(tabletop, height=8, width=1_000_000, backend="opengl")
-
-
-@pytest.mark.usefixtures("opengl")
-def test_auto_takes_opengl_on_the_cpu(tabletop: SceneSpec, opened: Callable[..., Renderer]) -> None:
-    assert opened(tabletop, "auto").name == "opengl"
 
 
 def test_ray_casting_prints_nothing(

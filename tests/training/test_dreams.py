@@ -42,6 +42,15 @@ def test_generators_of_different_purpose_never_coincide() -> None:
     assert len(firsts) == len(keys)
 
 
+def test_batches_need_a_backend_by_name() -> None:
+    with pytest.raises(ValueError, match="ask choose_backend once"):
+        Dreams(
+            SceneSpec.load("tabletop"),
+            **{"height": 32, "width": 32, "supersample": 1, "batch": 4, "seed": 0},
+            backend="auto",
+        )
+
+
 def test_every_experiment_names_a_spec_that_loads() -> None:
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name

@@ -7,11 +7,17 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+
+import training.loop
+from inference.posterior import PosteriorConfig
+from training.experiments import Experiment
+from training.loop import RunOptions, _Run
 
 STEPS = 12
 
@@ -134,3 +140,31 @@ def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(
     assert process.returncode != 0
     assert b"is a run with another seed" in output
     assert b"give another --out" in output
+
+
+def test_a_run_keeps_the_backend_that_auto_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = Experiment(
+        **{"name": "tiny", "spec": "tabletop", "supersample": 1, "batch": 2},
+        network=PosteriorConfig(
+            **{"height": 32, "width": 32, "channels": 8, "summary": 16, "hidden": 16, "keys": 8},
+            blocks=1,
+        ),
+    )
+    assert tiny.backend == "auto"
+    fastest = "raycast"
+    monkeypatch.setattr(training.loop, "choose_backend", lambda *_, **__: fastest)
+    options = RunOptions(out=tmp_path, steps=2, workers=0, threads=1)
+    before, after = torch.get_num_threads(), []
+    try:
+        run = _Run(tiny, options)
+        run.save()
+        fastest = "opengl"
+        after = [_Run(tiny, options), _Run(tiny, replace(options, out=tmp_path / "new"))]
+    finally:
+        torch.set_num_threads(before)
+    assert run.backend == run.dreams.backend == "raycast"
+    assert after[0].backend == after[0].dreams.backend == "raycast"
+    assert after[1].backend == "opengl"
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["backend"] == "raycast"

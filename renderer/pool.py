@@ -1,0 +1,438 @@
+"""One renderer on several processes: a batch is cut in parts that are drawn at the same time.
+
+Drawing holds Python's lock most of the time, so threads do not help. Scenes and pictures lie in
+memory that all processes share; through the pipes between them go only a few hundred bytes a batch.
+
+Workers are started anew (`spawn`): an OpenGL context, Warp and torch's threads do not survive a
+fork. As with everything that spawns, a script that opens a pool outside of
+`if __name__ == "__main__":` starts itself over in its workers, which Python refuses.
+
+Nothing is left behind, however the pool ends. A worker ends when its pipe does, and a pipe ends
+with the process that holds it, even with one that is killed. Shared memory loses its name as soon
+as all workers have opened it, and what has no name is freed with the last process that uses it;
+should the parent be killed in the few milliseconds between, multiprocessing's resource tracker
+removes it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from multiprocessing import connection, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from renderer.backend import BackendError, Format, Renderer, open_backend
+from renderer.mjcf import slots_of
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+SHARED = Path("/dev/shm")  # where Linux keeps shared memory; containers often give it 64 MB
+FAREWELL = 2.0  # s that idle workers are given to leave before they are ended
+
+
+class WorkerError(BackendError):
+    """A drawing process ended that should not have; the message says how."""
+
+
+class _Field(NamedTuple):
+    """Where an array lies in shared memory."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int  # bytes
+
+    def of(self, memory: SharedMemory) -> NDArray[Any]:
+        """The array itself. Not to be kept: memory that is looked at cannot be closed."""
+        return np.ndarray(self.shape, self.dtype, memory.buf, self.offset)
+
+
+class _Open(NamedTuple):
+    """Tells a worker, first of all, to open its renderer."""
+
+    spec: SceneSpec
+    form: Format
+    backend: str
+
+
+class _Attach(NamedTuple):
+    """Tells a worker to take up other shared memory."""
+
+    scenes: str
+    pictures: str
+
+
+class _Draw(NamedTuple):
+    """Tells a worker to draw scenes `start` to `stop` - 1 of the batch in shared memory."""
+
+    scene: tuple[_Field, ...]  # the tensors of a Scene
+    pictures: _Field  # [B, H, W, 3] uint8
+    start: int
+    stop: int
+
+
+class _Crew:
+    """The workers and the memory that they share; all that has to be given back in the end."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.processes: list[BaseProcess] = []
+        self.pipes: list[Connection] = []
+        self.scenes: SharedMemory | None = None
+        self.pictures: SharedMemory | None = None
+
+    def dismiss(self, patience: float = FAREWELL) -> None:
+        """Ends the workers and frees the memory; once more does no harm.
+
+        Args:
+            patience: s to wait for workers that are leaving by themselves.
+        """
+        if os.getpid() != self.owner:  # a fork of the parent: the workers are not its own
+            return
+        for pipe in self.pipes:
+            pipe.close()
+        processes, self.processes, self.pipes = self.processes, [], []
+        deadline = time.monotonic() + patience
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+        for process in processes:
+            process.join()
+            process.close()
+        for memory in (self.scenes, self.pictures):
+            if memory is not None:
+                memory.close()
+        self.scenes = self.pictures = None
+
+
+class PooledRenderer:
+    """Draws each batch on several processes, this one among them.
+
+    The pictures are bit for bit those that one renderer draws of the batch.
+
+    A batch that is interrupted (Ctrl-C) or loses a worker closes the pool. Not to be used in a fork
+    of the process that opened it.
+
+    Args:
+        spec: the world.
+        form: size, samples and slots of the pictures.
+        backend: `opengl` or `raycast`.
+        processes: that draw at once; this one and `processes` - 1 workers, seconds to start.
+
+    Raises:
+        BackendError: the backend does not work on this machine, or a worker did not start
+            (WorkerError).
+    """
+
+    def __init__(
+        self,
+        spec: SceneSpec,
+        form: Format,
+        *,
+        backend: str,
+        processes: int,
+    ) -> None:
+        if multiprocessing.current_process().daemon:
+            raise BackendError(
+                "this process is itself a worker and may not start others; draw with processes=1"
+            )
+        self.spec, self.name = spec, backend
+        self.height, self.width = form["height"], form["width"]
+        self.supersample, self.slots = form["supersample"], form["slots"] or spec.count.max
+        self.processes = processes
+        self._lock = threading.Lock()
+        self._crew = _Crew()
+        # Also when the renderer is forgotten, and at the interpreter's end.
+        self._farewell = weakref.finalize(self, self._crew.dismiss)
+        try:
+            with _no_interrupts():
+                for number in range(1, processes):
+                    self._hire(number)
+            self._own = open_backend(spec, form, backend=backend, device="cpu")
+            for number in range(len(self._crew.pipes)):
+                self._tell(number, _Open(spec, form, backend))
+            for error in self._replies(range(len(self._crew.pipes))):
+                raise error
+        except BaseException:
+            self._crew.dismiss(patience=0)
+            raise
+
+    def _hire(self, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        # Nothing large goes with it: a worker that ends before reading it would block `start`.
+        process = context.Process(
+            target=_work, args=(theirs,), name=f"renderer-{number}", daemon=True
+        )
+        process.start()
+        theirs.close()  # so that the pipe ends with the worker
+        self._crew.processes.append(process)
+        self._crew.pipes.append(ours)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers; the renderer cannot draw afterwards. Once more does no harm."""
+        with self._lock:
+            self._farewell()
+            close = getattr(self._own, "close", None)
+            if close is not None:
+                close()
+
+    def render(self, scene: Scene) -> Tensor:
+        """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes.
+
+        Raises:
+            WorkerError: a worker ended, killed perhaps; the pool is closed.
+        """
+        return self.render_bytes(scene).permute(0, 3, 1, 2).float().div_(255.0)
+
+    def render_bytes(self, scene: Scene) -> Tensor:
+        """The same pictures as `[B, H, W, 3]` uint8; raises as `render`."""
+        scene = slots_of(scene, self.slots)
+        pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
+        with self._lock:
+            if not self._farewell.alive or not self._crew.pipes:
+                raise RuntimeError("this renderer is closed; open another with open_renderer")
+            if os.getpid() != self._crew.owner:
+                raise RuntimeError("this renderer is another process's; open one in this process")
+            try:
+                error = self._draw(scene, pictures)
+            except BaseException:  # replies may be under way: the next batch would take them up
+                self._crew.dismiss(patience=0)
+                raise
+        if error is not None:
+            raise error
+        return torch.from_numpy(pictures)
+
+    def _draw(self, scene: Scene, pictures: NDArray[np.uint8]) -> Exception | None:
+        """Fills in the pictures; returns the first thing that went wrong with a part of them."""
+        crew, count = self._crew, len(scene)
+        # The parent takes the last part: the others are on their way before it starts.
+        cuts = [count * number // self.processes for number in range(self.processes + 1)]
+        parts = [slice(a, b) for a, b in pairwise(cuts[:-1])]
+        errors: list[Exception] = []
+        at_work = [number for number, part in enumerate(parts) if part.start < part.stop]
+        if at_work:
+            tensors = [tensor.detach().cpu().numpy() for tensor in scene.tensors()]
+            fields, size = _layout(tensors)
+            self._make_room(size, pictures.nbytes)
+            assert crew.scenes is not None and crew.pictures is not None
+            for field, tensor in zip(fields, tensors, strict=True):
+                field.of(crew.scenes)[...] = tensor
+            whole = _Field(pictures.shape, "u1", 0)
+            for number in at_work:
+                part = parts[number]
+                self._tell(number, _Draw(fields, whole, part.start, part.stop))
+        try:
+            own = slice(cuts[-2], cuts[-1])
+            pictures[own] = _draw_part(self._own, scene[own], own.start).numpy()
+        except Exception as error:
+            errors.append(error)
+        errors += self._replies(at_work)
+        if errors:
+            return errors[0]
+        if at_work:
+            assert crew.pictures is not None
+            drawn = slice(0, parts[-1].stop)
+            pictures[drawn] = whole.of(crew.pictures)[drawn]
+        return None
+
+    def _make_room(self, scenes: int, pictures: int) -> None:
+        """Sees to it that so many bytes of both fit into shared memory."""
+        crew = self._crew
+        have = (crew.scenes.size if crew.scenes else 0, crew.pictures.size if crew.pictures else 0)
+        if have[0] >= scenes and have[1] >= pictures:
+            return
+        needed = max(have[0], scenes) + max(have[1], pictures)
+        # Beyond the limit, the system would end whoever writes there.
+        if SHARED.is_dir() and shutil.disk_usage(SHARED).free < needed:
+            raise BackendError(
+                f"{needed >> 20} MiB of pictures do not fit into {SHARED}; the renderer is closed. "
+                "Draw smaller batches, enlarge it (docker run --shm-size=1g), or use processes=1"
+            )
+        with (
+            _new_memory(max(have[0], scenes)) as new_scenes,
+            _new_memory(max(have[1], pictures)) as new_pictures,
+        ):
+            for number in range(len(crew.pipes)):
+                self._tell(number, _Attach(new_scenes.name, new_pictures.name))
+            for error in self._replies(range(len(crew.pipes))):
+                raise error
+        for old in (crew.scenes, crew.pictures):
+            if old is not None:
+                old.close()
+        crew.scenes, crew.pictures = new_scenes, new_pictures
+
+    def _tell(self, number: int, message: _Open | _Attach | _Draw) -> None:
+        try:
+            self._crew.pipes[number].send(message)
+        except OSError:
+            raise self._lost(number) from None
+
+    def _replies(self, numbers: range | list[int]) -> list[Exception]:
+        """Waits for one reply of each of these workers; returns what went wrong there."""
+        awaited = {self._crew.pipes[number]: number for number in numbers}
+        errors: list[Exception] = []
+        while awaited:
+            for pipe in connection.wait(list(awaited)):
+                assert isinstance(pipe, Connection)
+                number = awaited.pop(pipe)
+                try:
+                    reply = pipe.recv()
+                except (EOFError, OSError):
+                    raise self._lost(number) from None
+                if reply is not None:
+                    errors.append(reply)
+        return errors
+
+    def _lost(self, number: int) -> WorkerError:
+        process = self._crew.processes[number]
+        process.join(1)
+        code = process.exitcode
+        if code is not None and code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                how += " (for want of memory, or by hand)"
+        else:  # Python ended it, and has said why
+            how = (
+                f"ended with exit code {code} and printed why; if that names `__main__`, open the "
+                'renderer under `if __name__ == "__main__":`'
+            )
+        return WorkerError(
+            f"worker {number + 1} of the {len(self._crew.pipes)} that draw beside this process "
+            f"{how}; this renderer is closed, open another"
+        )
+
+
+def _draw_part(renderer: Renderer, scene: Scene, before: int) -> Tensor:
+    """Pictures of a part of a batch, with `before` scenes coming before it."""
+    if renderer.name != "opengl":
+        return renderer.render_bytes(scene)
+    from renderer.opengl import OpenGLRenderer
+
+    assert isinstance(renderer, OpenGLRenderer)
+    return renderer.render_bytes(scene, before=before)
+
+
+def cores() -> int:
+    """This process's share of the machine's cores, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # a container's limit: microseconds of every so many
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, int(quota) // int(period))  # ValueError for "max": no limit
+    return max(1, count)
+
+
+def _layout(tensors: list[NDArray[Any]]) -> tuple[tuple[_Field, ...], int]:
+    """Places for arrays one behind the other, and the bytes for all."""
+    fields, offset = [], 0
+    for tensor in tensors:
+        fields.append(_Field(tensor.shape, tensor.dtype.str, offset))
+        offset += -(-tensor.nbytes // 8) * 8  # numbers lie at multiples of their size
+    return tuple(fields), offset
+
+
+@contextmanager
+def _new_memory(size: int) -> Iterator[SharedMemory]:
+    """Shared memory that has a name within the context only, so that nothing of it can stay."""
+    memory = SharedMemory(create=True, size=size)
+    try:
+        yield memory
+    except BaseException:
+        memory.close()
+        raise
+    finally:
+        memory.unlink()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Processes started here are deaf to Ctrl-C from birth: their parent tells them to leave."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it changes the mask too when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(pipe: Connection) -> None:
+    """A worker's life: opens its renderer, then does what it is told until the pipe ends.
+
+    Every message is answered by None, or by the exception that it led to.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    # Mesa's software renderer would start threads for every core in every worker.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    with suppress(EOFError, OSError):  # the parent is gone, or has closed its end
+        order: _Open = pipe.recv()
+        try:
+            renderer = open_backend(order.spec, order.form, backend=order.backend, device="cpu")
+        except Exception as error:
+            pipe.send(_portable(error))
+            return
+        pipe.send(None)
+        memories: list[SharedMemory] = []
+        while True:
+            message: _Attach | _Draw = pipe.recv()
+            reply = None
+            try:
+                if isinstance(message, _Attach):
+                    for memory in memories:
+                        memory.close()
+                    memories = [SharedMemory(message.scenes), SharedMemory(message.pictures)]
+                else:
+                    part = slice(message.start, message.stop)
+                    # Copies: an error keeps hold of what it happened to.
+                    scene = Scene(
+                        *(torch.from_numpy(f.of(memories[0])[part].copy()) for f in message.scene)
+                    )
+                    pictures = _draw_part(renderer, scene, message.start).numpy()
+                    message.pictures.of(memories[1])[part] = pictures
+            except Exception as error:
+                reply = _portable(error)
+            pipe.send(reply)
+    # All that a worker holds goes with it; Python would take half a second to put it away.
+    os._exit(0)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one with the same message, such as can be handed to another process."""
+    where = f"In drawing process {os.getpid()}:\n{''.join(traceback.format_exception(error))}"
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own pickling raises
+        error = BackendError(f"{type(error).__name__}: {error}")
+    error.add_note(where)
+    return error
