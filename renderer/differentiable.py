@@ -54,6 +54,14 @@ def differentiable_render(
     0.6 to 0.7 with 4 x 4; the default, three quarters of a pixel, by 0.15 and 0.03 (central). What
     a step skips over is blurred by its length, so a loss on blurred pictures bears longer steps.
 
+    Price of picture and gradient together, in pictures, at 64 px with 2 x 2 samples on one core,
+    `forward` or `random` (one more picture for the camera's azimuth is in brackets): three pieces
+    of crockery 2.4 (3.4) by rays and 3.3 (4.4) by OpenGL, eight small objects 2.4 (3.4) and 4.4
+    (5.5). OpenGL in software pays for each triangle that faces the camera, however small its
+    window. `central` costs about 1.6 times as much, and is off by a third of what the others are:
+    of the gradient's size, 0.06 for positions, 0.23 for yaws and 0.04 for azimuths, against 0.20,
+    0.5 to 0.6 and 0.1.
+
     Args:
         renderer: draws the scenes.
         scene: B scenes.
