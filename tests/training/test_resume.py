@@ -17,7 +17,7 @@ import torch
 import training.loop
 from inference.posterior import PosteriorConfig
 from training.experiments import Experiment
-from training.loop import RunOptions, _Run
+from training.loop import RunOptions, Run
 
 STEPS = 12
 
@@ -158,10 +158,10 @@ def test_a_run_keeps_the_backend_that_auto_chose(
     options = RunOptions(out=tmp_path, steps=2, workers=0, threads=1)
     before, after = torch.get_num_threads(), []
     try:
-        run = _Run(tiny, options)
+        run = Run(tiny, options)
         run.save()
         fastest = "opengl"
-        after = [_Run(tiny, options), _Run(tiny, replace(options, out=tmp_path / "new"))]
+        after = [Run(tiny, options), Run(tiny, replace(options, out=tmp_path / "new"))]
     finally:
         torch.set_num_threads(before)
     assert run.backend == run.dreams.backend == "raycast"
