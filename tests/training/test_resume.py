@@ -17,7 +17,7 @@ import torch
 import training.loop
 from inference.posterior import PosteriorConfig
 from training.experiments import Experiment
-from training.loop import RunOptions, Run
+from training.loop import Run, RunOptions
 
 STEPS = 12
 
