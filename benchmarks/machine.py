@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from renderer import BackendError, opengl
-from service.cpus import available_cpus
+from renderer.cpus import available_cpus
 
 PACKAGES = ("torch", "mujoco", "mujoco-warp", "warp-lang", "numpy")
 

@@ -6,6 +6,7 @@ from typing import Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor
 
+from renderer.cpus import available_cpus
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
@@ -124,10 +125,10 @@ def open_renderer(
 def _open(
     spec: SceneSpec, backend: str, device: str, processes: int | None, form: Format
 ) -> Renderer:
-    from renderer.pool import PooledRenderer, cores
+    from renderer.pool import PooledRenderer
 
     if processes is None:
-        processes = cores() if device == "cpu" else 1
+        processes = available_cpus() if device == "cpu" else 1
     if processes == 1:
         return open_backend(spec, form, backend=backend, device=device)
     return PooledRenderer(spec, form, backend=backend, processes=processes)

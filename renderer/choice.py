@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from renderer.backend import BACKENDS, BackendError, Format, Renderer, open_backend
-from renderer.pool import cores
+from renderer.cpus import available_cpus
 from renderer.prior import sample
 from renderer.spec import SceneSpec
 
@@ -101,7 +101,7 @@ def situation(spec: SceneSpec, form: Format) -> str:
     return ", ".join(
         [
             _processor(),
-            f"{cores()} cores",
+            f"{available_cpus()} cores",
             " ".join(sorted(card.name for card in cards)) or "no GPU",
             *(f"{name}={os.environ[name]}" for name in wishes if name in os.environ),
             *versions,

@@ -338,18 +338,6 @@ def _draw_part(renderer: Renderer, scene: Scene, before: int) -> Tensor:
     return renderer.render_bytes(scene, before=before)
 
 
-def cores() -> int:
-    """This process's share of the machine's cores, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # a container's limit: microseconds of every so many
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, int(quota) // int(period))  # ValueError for "max": no limit
-    return max(1, count)
-
-
 def _layout(tensors: list[NDArray[Any]]) -> tuple[tuple[_Field, ...], int]:
     """Places for arrays one behind the other, and the bytes for all."""
     fields, offset = [], 0

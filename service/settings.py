@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.cpus import available_cpus
+from renderer.cpus import available_cpus
 
 SHIPPED = Path("checkpoints") / "tabletop"
 REPOSITORY = Path(__file__).resolve().parents[1]

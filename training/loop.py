@@ -21,6 +21,7 @@ from inference.posterior import Posterior
 from inference.wakesleep import sleep_loss
 from renderer.backend import Format, open_renderer
 from renderer.choice import choose_backend
+from renderer.cpus import available_cpus
 from renderer.prior import sample
 from renderer.spec import SceneSpec
 from training.dreams import Dreams, generator_for, stream
@@ -332,9 +333,7 @@ def _precision(options: RunOptions) -> torch.dtype:
 
 def _share_cores(workers: int | None) -> tuple[int, int]:
     """Worker processes that render, and threads for the network, of the cores we may use."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = available_cpus()
     if workers is None:
         workers = 0 if cores == 1 else max(1, cores // 3)
     return workers, max(1, cores - workers)

@@ -18,10 +18,12 @@ import pytest
 import torch
 import yaml
 
+import renderer.backend
 import renderer.pool
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
+from renderer.cpus import available_cpus
 from renderer.opengl import create_context
-from renderer.pool import PooledRenderer, WorkerError, cores
+from renderer.pool import PooledRenderer, WorkerError
 from renderer.prior import sample
 
 SIZE: dict[str, Any] = {"height": 40, "width": 56}  # OpenGL rounds edges by the place of a picture
@@ -282,15 +284,15 @@ def test_what_cannot_be_opened(spec: SceneSpec, wrong: dict[str, Any], message: 
 
 
 def test_as_many_processes_as_cores(spec: SceneSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cores() >= 1
+    assert available_cpus() >= 1
     if hasattr(os, "sched_setaffinity"):
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, [min(before)])
         try:
-            assert cores() == 1
+            assert available_cpus() == 1
         finally:
             os.sched_setaffinity(0, before)
-    monkeypatch.setattr(renderer.pool, "cores", lambda: 1)
+    monkeypatch.setattr(renderer.backend, "available_cpus", lambda: 1)
     drawing = open_renderer(spec, backend=any_backend(), processes=None, **SIZE)
     assert not isinstance(drawing, PooledRenderer)
 
