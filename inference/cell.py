@@ -49,12 +49,25 @@ class Proposals(NamedTuple):
     position: PlaneGaussian  # [B, G, ...] m
     turned: VonMises  # [B, G, C], of order times yaw
 
+    def select(self, rows: Tensor) -> Proposals:
+        """The proposals of pictures `rows` `[R]`."""
+        return Proposals(
+            self.map.select(rows),
+            self.class_logits[rows],
+            PlaneGaussian(*(value[rows] for value in self.position)),
+            VonMises(*(value[rows] for value in self.turned)),
+        )
+
 
 class State(NamedTuple):
     """What the recurrence carries from step to step."""
 
     hidden: Tensor  # [R, D]
     explained: Tensor  # [R, G] how much earlier steps inhibit each cell
+
+    def select(self, rows: Tensor) -> State:
+        """The states of `rows`."""
+        return State(self.hidden[rows], self.explained[rows])
 
 
 class Attention(NamedTuple):

@@ -9,9 +9,11 @@ import math
 from typing import NamedTuple
 
 import torch
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+QUADRATURE = 48  # points
 
 
 class PlaneGaussian(NamedTuple):
@@ -34,6 +36,20 @@ class PlaneGaussian(NamedTuple):
         # Of the broadcast shape: each point has its own noise, also where parameters are shared.
         shape = torch.broadcast_shapes(self.mean.shape[:-1], l00.shape)
         u, v = self.mean.new_empty(2, *shape).normal_(generator=generator)
+        return self.mean + torch.stack([l00 * u, l10 * u + l11 * v], dim=-1)
+
+    def attach(self, value: Tensor) -> Tensor:
+        """The same points `[..., 2]` m, differentiable in the parameters as if drawn from them.
+
+        The path-wise derivative: with the noise that led to a point kept, it moves with the
+        parameters (appendix A.1).
+        """
+        with torch.no_grad():
+            l00, l10, l11 = self.scale_tril.unbind(-1)
+            x, y = (value - self.mean).unbind(-1)
+            u = x / l00
+            v = (y - l10 * u) / l11
+        l00, l10, l11 = self.scale_tril.unbind(-1)
         return self.mean + torch.stack([l00 * u, l10 * u + l11 * v], dim=-1)
 
     def covariance(self) -> Tensor:
@@ -84,6 +100,18 @@ class VonMises(NamedTuple):
             todo = todo[refuse]
         return wrap(angle.view_as(concentration) + loc).to(self.loc.dtype)
 
+    def attach(self, value: Tensor) -> Tensor:
+        """The same angles (rad), differentiable in the parameters as if drawn from them.
+
+        Implicit reparameterisation (Figurnov et al., 2018): at a fixed quantile an angle moves
+        with `loc`, and with the concentration as `_spread` says.
+        """
+        with torch.no_grad():
+            value, loc, concentration = torch.broadcast_tensors(value, *self)
+            slope = _spread(wrap(value - loc).double(), concentration.double()).to(loc.dtype)
+        moved = self.loc - self.loc.detach()
+        return value + moved + slope * (self.concentration - self.concentration.detach())
+
     def std(self) -> Tensor:
         """Circular standard deviation, rad: sqrt(-2 log R), R the mean resultant length."""
         return resultant_std(self.resultant()).to(self.concentration.dtype)
@@ -95,6 +123,28 @@ class VonMises(NamedTuple):
         """
         k = self.concentration.double()
         return torch.special.i1e(k) / torch.special.i0e(k)
+
+
+def _spread(angle: Tensor, concentration: Tensor) -> Tensor:
+    """How far von Mises angles around 0 move with the concentration, at a fixed quantile; float64.
+
+    Minus the derivative of the distribution function over the density. The former is the integral
+    of (cos t - A) p(t) from the angle outwards, A the mean of cos t; the latter falls there, so
+    that nothing overflows. By Gauss-Legendre quadrature where the density is worth mentioning.
+    """
+    nodes, weights = (torch.from_numpy(value) for value in leggauss(QUADRATURE))
+    start = angle.abs()
+    end = torch.minimum(torch.full_like(start, math.pi), start + 9 / concentration.sqrt())
+    half = (end - start)[..., None] / 2
+    t = start[..., None] + half * (1 + nodes.to(start))
+    # cos t - cos a and cos t - A without cancelling: 1 - cos is 2 sin^2 of half the angle.
+    versine = 2 * torch.sin(t / 2).square()
+    base = 2 * torch.sin(start / 2).square()[..., None]
+    k = concentration[..., None]
+    rest = (1 - torch.special.i1e(k) / torch.special.i0e(k)) - versine
+    return angle.sign() * (half * weights.to(start) * rest * torch.exp(k * (base - versine))).sum(
+        -1
+    )
 
 
 def resultant_std(resultant: Tensor) -> Tensor:

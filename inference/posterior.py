@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from inference.anchors import table_anchors
 from inference.cell import Cell, Objects, ProposalHead, Proposals
 from inference.distributions import PlaneGaussian, VonMises, count_probabilities, wrap
+from inference.elbo import Trace
 from inference.encoder import Encoder
 from inference.estimate import Estimate, find_peak
 from inference.orders import orders_of
@@ -55,6 +56,14 @@ class Context(NamedTuple):
     proposals: Proposals
     summary: Tensor  # [B, E]
     azimuth: VonMises  # [B]
+
+    def select(self, rows: Tensor) -> Context:
+        """Of pictures `rows` `[R]`, any of them any number of times."""
+        return Context(
+            self.proposals.select(rows),
+            self.summary[rows],
+            VonMises(*(value[rows] for value in self.azimuth)),
+        )
 
 
 class Posterior(nn.Module):
@@ -173,6 +182,60 @@ class Posterior(nn.Module):
                 state = self.cell.advance(state, cells, chosen, angle)
         return LogProb(azimuth, rows.logsumexp(total, len(scene)))
 
+    def trace(
+        self, context: Context, samples: int = 1, *, generator: torch.Generator | None = None
+    ) -> Trace[Scene]:
+        """Draws scenes from the posterior, differentiably, step by step.
+
+        A step chooses whether there is an object, a cell and a class, which leave their log
+        probability in `score`, and then a pose, which carries its path-wise derivative. `log_q` is
+        the density of what the decoder sees: the cell is summed out.
+
+        Args:
+            context: of B encoded pictures.
+            samples: S, scenes a picture.
+            generator: of random numbers.
+
+        Returns:
+            B * S scenes; those of one picture lie side by side.
+        """
+        device = context.summary.device
+        b = torch.arange(len(context.summary), device=device).repeat_interleave(samples)
+        context = context.select(b)
+        angle, log_q_azimuth = self.draw_azimuth(context, generator)
+        cells, rows = context.proposals.map, torch.arange(len(b), device=device)
+        state = self.cell.start(context.summary, angle, cells.salience.shape[1])
+        presence, found, log_q, score, hidden = [], [], [], [], []
+        present = torch.ones(len(b), dtype=torch.bool, device=device)
+        for _ in range(self.slots):
+            before = present
+            look = self.cell.attend(state, cells)
+            hidden.append(state.hidden.detach())
+            uniform = torch.rand(len(b), device=device, generator=generator)
+            present = before & (uniform < torch.sigmoid(look.presence_logit))
+            g = torch.multinomial(look.log_weights.detach().exp(), 1, generator=generator)[:, 0]
+            one = self._draw(context.proposals, g, generator)
+            density = self.proposals.log_density(
+                context.proposals, Objects(*(value[:, None] for value in one))
+            )[:, 0]
+            chosen = context.proposals.class_logits[rows, g].log_softmax(-1)[rows, one.identity]
+            on = nn.functional.logsigmoid(look.presence_logit)
+            off = nn.functional.logsigmoid(-look.presence_logit).where(before, 0.0)
+            seen = (look.log_weights + density).logsumexp(-1)
+            log_q.append(torch.where(present, on + seen, off))
+            score.append(torch.where(present, on + look.log_weights[rows, g] + chosen, off))
+            presence.append(present)
+            found.append(one)
+            state = self.cell.advance(state, cells, one, angle)
+        objects = Objects(*(torch.stack(value, 1) for value in zip(*found, strict=True)))
+        return Trace(
+            self._to_table(objects, torch.stack(presence, 1), angle),
+            torch.stack(log_q, 1),
+            log_q_azimuth,
+            torch.stack(score, 1),
+            torch.stack(hidden, 1),
+        )
+
     @torch.no_grad()
     def sample(
         self, image: Tensor, samples: int = 1, *, generator: torch.Generator | None = None
@@ -187,36 +250,14 @@ class Posterior(nn.Module):
         Returns:
             B * S scenes; those of one picture lie side by side.
         """
-        context = self.encode(image)
-        b = torch.arange(len(image), device=image.device).repeat_interleave(samples)
-        angle = self._centre_azimuth(b)
-        if self.spec.camera.moves:
-            # Within half a turn of the middle of its range, as the prior has it.
-            turn = VonMises(*(value[b] for value in context.azimuth)).sample(generator)
-            angle = angle + wrap(turn - angle)
-        cells = context.proposals.map.select(b)
-        state = self.cell.start(context.summary[b], angle, cells.salience.shape[1])
-        scene = Scene.empty(len(b), self.slots).to(image.device)
-        open_rows = torch.ones(len(b), dtype=torch.bool, device=image.device)
-        for step in range(self.slots):
-            look = self.cell.attend(state, cells)
-            uniform = torch.rand(len(b), device=image.device, generator=generator)
-            open_rows = open_rows & (uniform < torch.sigmoid(look.presence_logit))
-            g = torch.multinomial(look.log_weights.exp(), 1, generator=generator)[:, 0]
-            found = self._draw(context.proposals, b, g, generator)
-            scene.presence[:, step] = open_rows
-            scene.identity[:, step] = found.identity
-            scene.position[:, step] = from_view(self.spec.camera, found.position, angle)
-            scene.yaw[:, step] = wrap(found.yaw + angle)
-            state = self.cell.advance(state, cells, found, angle)
-        return Scene(scene.presence, scene.identity, scene.position, scene.yaw, angle)
+        return self.trace(self.encode(image), samples, generator=generator).latents
 
     @torch.no_grad()
     def infer(self, image: Tensor) -> Estimate:
         """The most probable scene of each picture `[B, 3, H, W]`, object by object."""
         context = self.encode(image)
         batch, device = len(image), image.device
-        angle = self._centre_azimuth(torch.arange(batch, device=device))
+        angle = self._centre_azimuth(context.summary)
         azimuth_std = torch.zeros(batch, device=device)
         if self.spec.camera.moves:
             angle, azimuth_std = context.azimuth.loc, context.azimuth.std()
@@ -254,10 +295,10 @@ class Posterior(nn.Module):
             azimuth_std,
         )
 
-    def _centre_azimuth(self, rows: Tensor) -> Tensor:
+    def _centre_azimuth(self, summary: Tensor) -> Tensor:
         """The azimuth in the middle of its range: the only one when the camera does not move."""
         least, greatest = self.spec.camera.azimuth_range
-        return torch.full(rows.shape, (least + greatest) / 2, device=rows.device)
+        return summary.new_full(summary.shape[:1], (least + greatest) / 2)
 
     def _to_view(self, scene: Scene) -> Objects:
         # Whatever absent slots hold, even no numbers at all, must not reach a gradient.
@@ -275,16 +316,38 @@ class Posterior(nn.Module):
         turned = wrap(order * yaw) / order.clamp_min(1)
         return torch.where(order == 0, 0.0, turned)
 
-    def _draw(
-        self, proposals: Proposals, b: Tensor, g: Tensor, generator: torch.Generator | None
-    ) -> Objects:
-        """One object from the proposal of cell `g` of picture `b`, view frame."""
-        logits = proposals.class_logits[b, g]
+    def _to_table(self, objects: Objects, presence: Tensor, angle: Tensor) -> Scene:
+        """Scenes of objects `[R, K]` in the view frame."""
+        turn = angle[:, None]
+        position = from_view(self.spec.camera, objects.position, turn.expand_as(objects.yaw))
+        return Scene(presence, objects.identity, position, wrap(objects.yaw + turn), angle)
+
+    def draw_azimuth(
+        self, context: Context, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """The camera's azimuth for each row, rad, path-wise, and its log density."""
+        centre = self._centre_azimuth(context.summary)
+        if not self.spec.camera.moves:
+            return centre, torch.zeros_like(centre)
+        with torch.no_grad():
+            drawn = context.azimuth.sample(generator)
+        # Within half a turn of the middle of its range, as the prior has it.
+        drawn = centre + wrap(drawn - centre)
+        angle = context.azimuth.attach(drawn)
+        return angle, context.azimuth.log_prob(angle)
+
+    def _draw(self, proposals: Proposals, g: Tensor, generator: torch.Generator | None) -> Objects:
+        """One object from the proposal of cell `g` of each picture, view frame, path-wise."""
+        rows = torch.arange(len(g), device=g.device)
+        logits = proposals.class_logits[rows, g].detach()
         identity = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        position = PlaneGaussian(*(v[b, g] for v in proposals.position)).sample(generator)
-        turned = VonMises(*(v[b, g, identity] for v in proposals.turned)).sample(generator)
+        position = PlaneGaussian(*(v[rows, g] for v in proposals.position)).sample(generator)
+        density = VonMises(*(v[rows, g, identity] for v in proposals.turned))
+        with torch.no_grad():
+            turned = density.sample(generator)
+        turned = density.attach(turned)
         order = self.orders[identity]
-        uniform = torch.rand(len(b), device=b.device, generator=generator)
+        uniform = torch.rand(len(g), device=g.device, generator=generator)
         branch = torch.floor(uniform * order.clamp_min(1))
         yaw = (turned + 2 * math.pi * branch) / order.clamp_min(1)
         return Objects(identity, position, wrap(yaw))

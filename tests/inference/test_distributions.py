@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -210,3 +211,38 @@ def test_unary_code_recovers_a_distribution_over_counts() -> None:
     at_least = p.flip(0).cumsum(0).flip(0)
     logits = (at_least[1:] / at_least[:-1]).logit()
     torch.testing.assert_close(count_probabilities(logits), p)
+
+
+@pytest.mark.parametrize("concentration", [0.0, 0.02, 0.8, 7.0, 300.0, 8000.0])
+def test_an_attached_angle_keeps_its_quantile(concentration: float) -> None:
+    """The path-wise derivative in the concentration, against differences of scipy's quantiles."""
+    quantile = np.array([0.03, 0.2, 0.5, 0.6, 0.97])
+    step = 1e-3 * max(concentration, 1.0)
+    least, greatest = max(concentration - step, 1e-6), concentration + step
+    at = (least, max(concentration, 1e-6), greatest)
+    low, middle, high = (scipy.stats.vonmises.ppf(quantile, value) for value in at)
+    expected = (high - low) / (greatest - least)
+    parameter = torch.full((5,), concentration, dtype=torch.float64, requires_grad=True)
+    loc = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    value = VonMises(loc, parameter).attach(torch.from_numpy(middle))
+    assert value.detach().numpy() == pytest.approx(middle)
+    gradients = torch.autograd.grad(value.sum(), (loc, parameter))
+    assert gradients[0].tolist() == [1.0] * 5
+    assert gradients[1].numpy() == pytest.approx(expected, rel=0.02, abs=1e-7)
+
+
+def test_an_attached_point_moves_with_its_gaussian(generator: torch.Generator) -> None:
+    """As the sample itself would with the same noise."""
+    mean = torch.randn(6, 2, generator=generator, requires_grad=True)
+    scale = torch.tensor([0.3, -0.2, 0.5]).expand(6, 3).clone().requires_grad_()
+    gaussian = PlaneGaussian(mean, scale)
+    drawn = gaussian.sample(generator)
+    attached = gaussian.attach(drawn.detach())
+    torch.testing.assert_close(attached, drawn)
+    pull = torch.randn(6, 2, generator=generator)
+    for ours, theirs in zip(
+        torch.autograd.grad((attached * pull).sum(), (mean, scale)),
+        torch.autograd.grad((drawn * pull).sum(), (mean, scale)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,101 @@
+"""The prior of the bound: factors over the steps of the posterior (appendices B and H.3).
+
+It differs from `renderer.prior`, which draws scenes: positions are Gaussian and objects may stand
+in each other, so that a step has a density of its own, finite wherever the network may look.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.distributions import LOG_2PI
+from renderer.scene import Scene
+from renderer.spec import SceneSpec
+
+
+def unary_presence(probabilities: Tensor) -> Tensor:
+    """p(z_pres = 1) of each step, given that all steps before were present: `[K]`.
+
+    Args:
+        probabilities: p(n) for n = 0 to K, any distribution, `[K + 1]`.
+
+    The unary code of appendix B, mu_i / mu_(i - 1) with mu_n the probability of at least n.
+    """
+    at_least = probabilities.flip(0).cumsum(0).flip(0)
+    return at_least[1:] / at_least[:-1].clamp_min(torch.finfo(at_least.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class StepPrior:
+    """p(scene) as a product over steps: presence, identity, position, yaw; and the camera.
+
+    For the number of objects any p(n), by its unary code; identities equally likely; positions
+    Gaussian, with the spread of the places where the spec puts objects; yaws equally likely; the
+    azimuth Gaussian, with the spread of its range. With respect to Lebesgue measure in m and rad.
+    """
+
+    count: tuple[float, ...]  # p(n) for n = 0 to K
+    classes: int  # C
+    position_std: tuple[float, float]  # m
+    azimuth: tuple[float, float] | None  # mean and standard deviation, rad; None: does not move
+
+    @staticmethod
+    def of(spec: SceneSpec, *, count: tuple[float, ...] | None = None) -> StepPrior:
+        """The prior with the moments of a spec's own.
+
+        Args:
+            spec: the world.
+            count: p(n) for n = 0 to K, instead of the spec's.
+        """
+        least, greatest = spec.camera.azimuth_range
+        deviation = math.sqrt(3)  # half the width of a uniform density, in standard deviations
+        x, y = spec.placement.extent
+        return StepPrior(
+            count=tuple(spec.count.distribution) if count is None else count,
+            classes=len(spec.objects),
+            position_std=(x / deviation, y / deviation),
+            azimuth=((least + greatest) / 2, (greatest - least) / 2 / deviation)
+            if spec.camera.moves
+            else None,
+        )
+
+    def log_presence(self, scene: Scene) -> Tensor:
+        """Of each step's z_pres: `[B, K]`, 0 from the second absent step on."""
+        on = unary_presence(scene.azimuth.new_tensor(self.count))
+        step = torch.arange(scene.slots, device=scene.azimuth.device)
+        count = scene.count[:, None]
+        return torch.where(
+            step < count, on.log(), torch.where(step == count, torch.log1p(-on), 0.0)
+        )
+
+    def log_pose(self, position: Tensor) -> Tensor:
+        """Of positions `[..., 2]` m and any yaw: `[...]`."""
+        std = position.new_tensor(self.position_std)
+        gaussian = -0.5 * (position / std).square() - std.log() - 0.5 * LOG_2PI
+        return gaussian.sum(-1) - LOG_2PI
+
+    def log_steps(self, scene: Scene) -> Tensor:
+        """Of everything that each step says: `[B, K]`, 0 behind the end."""
+        # Whatever absent slots hold must not reach a gradient.
+        position = scene.position.where(scene.presence[..., None], 0.0)
+        objects = self.log_pose(position) - math.log(self.classes)
+        return self.log_presence(scene) + objects.where(scene.presence, 0.0)
+
+    def log_azimuth(self, azimuth: Tensor) -> Tensor:
+        """Of azimuths, rad: the same shape; 0 for a camera that does not move."""
+        if self.azimuth is None:
+            return torch.zeros_like(azimuth)
+        mean, std = self.azimuth
+        return -0.5 * ((azimuth - mean) / std).square() - math.log(std) - 0.5 * LOG_2PI
+
+    def log_once(self, scene: Scene) -> Tensor:
+        """Of what is said once for a scene, the camera's azimuth: `[B]`."""
+        return self.log_azimuth(scene.azimuth)
+
+    def log_prob(self, scene: Scene) -> Tensor:
+        """Log density of scenes whose objects come in this order: `[B]`."""
+        return self.log_steps(scene).sum(1) + self.log_once(scene)
