@@ -1,4 +1,4 @@
-"""Small worlds, and both backends to draw them with."""
+"""Small worlds, and both backends to draw them with, on every device that is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
@@ -49,11 +50,31 @@ def opengl() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(params=["opengl", "raycast"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "opengl":
+def device_of(name: str, request: pytest.FixtureRequest) -> str:
+    """The backend and, behind a dash, its device; skips the test where that is not there."""
+    if name == "opengl":
         request.getfixturevalue("opengl")
-    return str(request.param)
+    if name.endswith("-cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return name
+
+
+@pytest.fixture(params=["opengl", "raycast", "raycast-cuda"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend and its device, as `opener` understands them."""
+    return device_of(request.param, request)
+
+
+@pytest.fixture(params=["raycast", "raycast-cuda"])
+def rays(request: pytest.FixtureRequest) -> str:
+    """Ray casting on each device, as `opener` understands it."""
+    return device_of(request.param, request)
+
+
+def opener(spec: SceneSpec, backend: str, **more: Any) -> Renderer:
+    """`open_renderer` with a backend and its device in one word: `raycast-cuda`."""
+    name, _, device = backend.partition("-")
+    return open_renderer(spec, backend=name, device=device or "cpu", **more)
 
 
 @pytest.fixture
@@ -71,7 +92,7 @@ def draw() -> Iterator[Draw]:
         size = {"height": 64, "width": 64, **size}
         key = (id(spec), backend, *sorted(size.items()))
         if key not in renderers:
-            renderers[key] = open_renderer(spec, backend=backend, **size)  # type: ignore[arg-type]
+            renderers[key] = opener(spec, backend, **size)
         return renderers[key].render_bytes(scene)
 
     yield draw
