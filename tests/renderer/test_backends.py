@@ -75,9 +75,8 @@ def opened() -> Iterator[Callable[..., Renderer]]:
 
     def opened(spec: SceneSpec, backend: str, *, side: int = 32, **more: Any) -> Renderer:
         name, _, device = backend.partition("-")
-        size = {"height": side, "width": side}
-        more = size | more
-        renderers.append(open_renderer(spec, backend=name, device=device or "cpu", **more))
+        more = {"height": side, "width": side, "device": device or "cpu", **more}
+        renderers.append(open_renderer(spec, backend=name, **more))
         return renderers[-1]
 
     yield opened
@@ -252,6 +251,9 @@ def test_floats_are_the_bytes(
     drawing = opened(tabletop, backend)
     scene = sample(tabletop, 4, generator=seeded())
     picture = drawing.render(scene)
+    assert picture.device == drawing.device
+    assert drawing.device.type == (backend.partition("-")[2] or "cpu")
+    picture = picture.cpu()
     assert picture.shape == (4, 3, 32, 32) and picture.dtype == torch.float32
     assert torch.equal(
         (picture * 255).round().byte().permute(0, 2, 3, 1), drawing.render_bytes(scene)
@@ -421,7 +423,10 @@ def test_too_large_for_opengl(tabletop: SceneSpec) -> None:
 
 
 def test_ray_casting_prints_nothing(
-    tabletop: SceneSpec, opened: Callable[..., Renderer], capfd: pytest.CaptureFixture[str]
+    tabletop: SceneSpec,
+    opened: Callable[..., Renderer],
+    rays: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    opened(tabletop, "raycast", side=33).render(Scene.empty(1, 3))
+    opened(tabletop, rays, side=33).render(Scene.empty(1, 3))
     assert capfd.readouterr().out == ""
