@@ -269,7 +269,7 @@ def _warp_device(name: str) -> Any:
     wp.init()
     try:
         if name == "cuda" and not wp.get_cuda_device_count():  # Warp itself would complain aloud
-            raise RuntimeError("no CUDA device, or no driver for it")
+            raise RuntimeError("Warp finds no CUDA device, or its driver is too old for it")
         device = wp.get_device(name)
         if device.is_cuda and not torch.cuda.is_available():
             raise RuntimeError("Warp finds it, but this torch is a build without CUDA")

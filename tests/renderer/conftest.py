@@ -50,8 +50,8 @@ def opengl() -> None:
         pytest.skip(reason)
 
 
-def device_of(name: str, request: pytest.FixtureRequest) -> str:
-    """The backend and, behind a dash, its device; skips the test where that is not there."""
+def _if_there(name: str, request: pytest.FixtureRequest) -> str:
+    """The same name of a backend and its device; skips the test where one is not there."""
     if name == "opengl":
         request.getfixturevalue("opengl")
     if name.endswith("-cuda") and not torch.cuda.is_available():
@@ -61,20 +61,25 @@ def device_of(name: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["opengl", "raycast", "raycast-cuda"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """A backend and its device, as `opener` understands them."""
-    return device_of(request.param, request)
+    """A backend and its device, as `open_on` and `draw` understand them."""
+    return _if_there(request.param, request)
 
 
 @pytest.fixture(params=["raycast", "raycast-cuda"])
 def rays(request: pytest.FixtureRequest) -> str:
-    """Ray casting on each device, as `opener` understands it."""
-    return device_of(request.param, request)
+    """Ray casting on each device, likewise."""
+    return _if_there(request.param, request)
 
 
-def opener(spec: SceneSpec, backend: str, **more: Any) -> Renderer:
-    """`open_renderer` with a backend and its device in one word: `raycast-cuda`."""
+def _open_on(spec: SceneSpec, backend: str, **more: Any) -> Renderer:
     name, _, device = backend.partition("-")
     return open_renderer(spec, backend=name, device=device or "cpu", **more)
+
+
+@pytest.fixture
+def open_on() -> Callable[..., Renderer]:
+    """`open_renderer` with a backend and its device in one word, such as `raycast-cuda`."""
+    return _open_on
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def draw() -> Iterator[Draw]:
         size = {"height": 64, "width": 64, **size}
         key = (id(spec), backend, *sorted(size.items()))
         if key not in renderers:
-            renderers[key] = opener(spec, backend, **size)
+            renderers[key] = _open_on(spec, backend, **size)
         return renderers[key].render_bytes(scene)
 
     yield draw

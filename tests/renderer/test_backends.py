@@ -69,14 +69,12 @@ def checks(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., Renderer]]:
-    """`open_renderer`, with everything closed in the end."""
+def opened(open_on: Callable[..., Renderer]) -> Iterator[Callable[..., Renderer]]:
+    """`open_on`, with everything closed in the end."""
     renderers: list[Renderer] = []
 
     def opened(spec: SceneSpec, backend: str, *, side: int = 32, **more: Any) -> Renderer:
-        name, _, device = backend.partition("-")
-        more = {"height": side, "width": side, "device": device or "cpu", **more}
-        renderers.append(open_renderer(spec, backend=name, **more))
+        renderers.append(open_on(spec, backend, **{"height": side, "width": side, **more}))
         return renderers[-1]
 
     yield opened

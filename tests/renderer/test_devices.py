@@ -41,10 +41,10 @@ def spec() -> SceneSpec:
 
 
 @pytest.fixture
-def drawing(spec: SceneSpec, rays: str) -> RaycastRenderer:
-    return RaycastRenderer(
-        spec, height=SIZE, width=SIZE, supersample=2, device=rays.partition("-")[2] or "cpu"
-    )
+def drawing(spec: SceneSpec, rays: str, open_on: Callable[..., Any]) -> RaycastRenderer:
+    found = open_on(spec, rays, height=SIZE, width=SIZE, supersample=2)
+    assert isinstance(found, RaycastRenderer)
+    return found
 
 
 def some(spec: SceneSpec, n: int) -> Scene:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -276,11 +277,12 @@ def test_nothing_to_draw(backend: str) -> None:
         assert pixels.shape == (0, 3) and pixels.dtype == torch.float32
 
 
-def test_several_pages_and_launches(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_pages_and_launches(
+    backend: str, open_on: Callable[..., Renderer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(renderer.opengl, "FRAMEBUFFER", 64)
     monkeypatch.setattr(renderer.raycast, "TILE_BATCHES", {"cpu": (32, 8), "cuda": (32, 8)})
-    backend, _, device = backend.partition("-")
-    drawn = open_renderer(crowd(), height=24, width=32, backend=backend, device=device or "cpu")
+    drawn = open_on(crowd(), backend, height=24, width=32)
     assert isinstance(drawn, WindowRenderer)
     scene, windows = crowded(40, seed=3), random_windows(40, 24)
     assert_same_pixels(
