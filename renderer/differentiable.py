@@ -70,7 +70,7 @@ def differentiable_render(
         step: how far to move; a number is the step of the position in metres, with the others
             in their default proportion to it; `Steps.for_size` of the renderer when not given.
         scheme: `central`, `forward` or `random`; see `renderer.differences.Scheme`.
-        generator: of the signs of `random`, on the CPU; they are drawn here, so going back twice
+        generator: of the signs of `random`, on any device; they are drawn here, so going back twice
             gives the same gradient twice.
 
     Raises:

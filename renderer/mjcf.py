@@ -71,13 +71,17 @@ class SceneModel:
         _check_classes(scene, classes)
         # What absent slots hold may be anything, and leads to nothing.
         identity = scene.identity.where(scene.presence, 0)
-        placed = rotation_z(scene.yaw.double()) @ self.shape[identity]  # [B, K, 3, 4]
-        placed[..., :2, 0] += scene.position
-        placed = placed.float().where(scene.presence[..., None, None], self.rest[1])
+        placed = self._placed(scene, identity).where(scene.presence[..., None, None], self.rest[1])
         poses = self.rest.repeat(batch, 1, 1, 1)
         index = identity[..., None, None, None].expand(batch, slots, 1, 3, 4)
         poses[:, 1:].unflatten(1, (slots, classes)).scatter_(2, index, placed[:, :, None])
         return poses[..., 0], poses[..., 1:]
+
+    def _placed(self, scene: Scene, identity: Tensor) -> Tensor:
+        """Poses `[B, K, 3, 4]` float32 of the geoms of classes `identity` `[B, K]` in each slot."""
+        placed = rotation_z(scene.yaw.double()) @ self.shape[identity]
+        placed[..., :2, 0] += scene.position
+        return placed.float()
 
     @torch.no_grad()
     def camera_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
