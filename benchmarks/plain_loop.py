@@ -54,8 +54,9 @@ class PlainLoop:
     def render_bytes(self, scene: Scene) -> NDArray[np.uint8]:
         """Pictures `[B, H, W, 3]` of a batch of scenes."""
         model, data = self._model, self._data
-        position, rotation = self._scene_model.geom_poses(scene)
-        camera_position, camera_axes = self._scene_model.camera_poses(scene)
+        built = self._scene_model
+        position, rotation = (pose.numpy() for pose in built.geom_poses(scene))
+        camera_position, camera_axes = (pose.numpy() for pose in built.camera_poses(scene))
         classes = len(self._scene_model.spec.objects)
         slots = (model.ngeom - 1) // classes
         identity = scene.identity.numpy()[..., None] == np.arange(classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypedDict, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from renderer.cpus import available_cpus
@@ -36,6 +37,7 @@ class Renderer(Protocol):
     name: str
     height: int
     width: int
+    device: torch.device  # where the pictures of `render` lie; scenes may lie anywhere
 
     def render(self, scene: Scene) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
@@ -87,7 +89,7 @@ def open_renderer(
         width: of a picture, px.
         backend: `opengl`, `raycast`, or `auto`: what `renderer.choice` measured to be the fastest
             of those that work on this machine.
-        device: `cpu` or `cuda`, where the pictures of `render` lie.
+        device: `cpu`, `cuda` or `cuda:1`, where the pictures of `render` lie.
         supersample: n draws n x n samples a pixel and averages them.
         slots: object slots, the spec's greatest count when not given.
         processes: that draw a batch together, see `renderer.pool`; None for as many as this
@@ -101,8 +103,6 @@ def open_renderer(
         raise ValueError(f"unknown backend {backend!r}; choose auto, {' or '.join(BACKENDS)}")
     if min(height, width, supersample) < 1:
         raise ValueError("height, width and supersample must be at least 1")
-    if device != "cpu" and backend == "opengl":
-        raise ValueError("the backend 'opengl' hands over pictures on the CPU; use 'raycast'")
     if processes is not None and processes < 1:
         raise ValueError("processes must be at least 1, or None for as many as there are cores")
     if device != "cpu" and (processes or 1) > 1:
@@ -138,6 +138,8 @@ def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) ->
     """Opens the one backend of that name, in this process; raises as `open_renderer`."""
     # Each backend is imported when it is wanted: Warp takes a second, OpenGL may be absent.
     if backend == "opengl":
+        if device != "cpu":
+            raise ValueError("the backend 'opengl' hands over pictures on the CPU; use 'raycast'")
         from renderer.opengl import OpenGLRenderer
 
         return OpenGLRenderer(spec, **form)

@@ -105,7 +105,9 @@ class Differences:
         return len(self.row)
 
     def __getitem__(self, index: slice | Tensor) -> Differences:
-        """Those at `index`, a slice or a mask `[N]`."""
+        """Those at `index`, a slice, a mask `[N]` or numbers `[M]` int64."""
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]  # once, not for each field: a card's host waits for it
         return Differences(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def slot(self, slots: int) -> tuple[Tensor, Tensor]:
@@ -165,7 +167,7 @@ def plan(
         free: `[B, 3K + 1]` bool, as `freedoms` gives it.
         steps: how far to move.
         scheme: to which side; see `Scheme`.
-        generator: of the signs of `random`, on the CPU; torch's own when not given.
+        generator: of the signs of `random`, on any device; torch's own on the CPU when not given.
 
     Raises:
         ValueError: no scheme has that name.
@@ -183,7 +185,9 @@ def plan(
     if scheme == "forward":
         return Differences(row, freedom, offset=step, weight=1 / step)
     if scheme == "random":
-        sign = 2 * torch.randint(2, (len(row),), generator=generator).to(step) - 1
+        # The same signs wherever the scenes are.
+        where = generator.device if generator is not None else "cpu"
+        sign = torch.randint(2, (len(row),), generator=generator, device=where).to(step) * 2 - 1
         return Differences(row, freedom, offset=sign * step, weight=sign / step)
     raise ValueError(f"unknown scheme {scheme!r}; choose one of: {', '.join(get_args(Scheme))}")
 

@@ -21,8 +21,9 @@ from renderer.differences import (
 from renderer.scene import Scene
 from renderer.windows import Pixels, change_windows
 
-# Values of the moved pictures that are in memory at once: 32 MiB of float32.
-CHUNK_VALUES = 1 << 23
+# Values of the moved pictures that are in memory at once, by kind of device: 32 MiB of float32, and
+# 512 MiB on a card, which wants thousands of pictures at a time.
+CHUNK_VALUES = {"cpu": 1 << 23, "cuda": 1 << 27}
 # Moved pictures are asked for in multiples of this, where there are enough: backends draw that
 # many at a time, and fill up what is missing.
 CHUNK_MULTIPLE = 64
@@ -44,7 +45,8 @@ def differentiable_render(
     object's picture only the window that can change is drawn, by a renderer that knows how; a
     moved camera changes everything. Slots without an object, and the yaw of objects that show no
     turn, get gradient zero and cost nothing; so does a scene whose upstream gradient is zero.
-    Presence and identity get no gradient. Not twice differentiable.
+    Presence and identity get no gradient. Not twice differentiable. Scenes are moved to the
+    renderer's device, gradients come back to where the scenes lie.
 
     Pictures have 8 bits a channel and a few samples a pixel. A step that moves an edge by a small
     part of a pixel changes most pixels not at all and some by a whole grey level or, without
@@ -68,7 +70,7 @@ def differentiable_render(
         step: how far to move; a number is the step of the position in metres, with the others
             in their default proportion to it; `Steps.for_size` of the renderer when not given.
         scheme: `central`, `forward` or `random`; see `renderer.differences.Scheme`.
-        generator: of the signs of `random`, on the CPU; they are drawn here, so going back twice
+        generator: of the signs of `random`, on any device; they are drawn here, so going back twice
             gives the same gradient twice.
 
     Raises:
@@ -77,6 +79,7 @@ def differentiable_render(
     wanted = {name: getattr(scene, name).requires_grad for name in ("position", "yaw", "azimuth")}
     if not (torch.is_grad_enabled() and any(wanted.values())):
         return renderer.render(scene)
+    scene = scene.to(renderer.device)  # from here on all is on one device
     free = freedoms(scene, renderer.spec.symmetry_orders, **wanted)
     differences = plan(free, _steps(renderer, step), scheme, generator=generator)
     picture: Tensor = _Render.apply(  # type: ignore[no-untyped-call]
@@ -113,12 +116,12 @@ def picture_changes(
         picture: `[B, 3, H, W]`, of the scenes as they are.
         upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
     """
-    multiples = CHUNK_VALUES // (picture.shape[1:].numel() * CHUNK_MULTIPLE)
+    values = CHUNK_VALUES[picture.device.type]
+    multiples = values // (picture.shape[1:].numel() * CHUNK_MULTIPLE)
     changes = [picture.new_zeros(0)]
     for part in differences.split(max(1, multiples) * CHUNK_MULTIPLE):
-        row = part.row.to(picture.device)
-        change = renderer.render(perturb(scene, part)) - picture[row]
-        changes.append(torch.einsum("nchw,nchw->n", upstream[row], change))
+        change = renderer.render(perturb(scene, part)) - picture[part.row]
+        changes.append(torch.einsum("nchw,nchw->n", upstream[part.row], change))
     return torch.cat(changes)
 
 
@@ -141,10 +144,10 @@ def window_changes(
     height, width = renderer.height, renderer.width
     of_object = differences.slot(scene.slots)[1]
     changes = picture.new_zeros(len(differences))
-    camera = differences[~of_object]
-    if len(camera):
-        found = picture_changes(renderer, scene, camera, picture, upstream)
-        changes[~of_object.to(changes.device)] = found
+    of_camera, of_object = (mask.nonzero()[:, 0] for mask in (~of_object, of_object))
+    if len(of_camera):
+        camera = differences[of_camera]
+        changes[of_camera] = picture_changes(renderer, scene, camera, picture, upstream)
     moves = differences[of_object]
     if not len(moves):
         return changes
@@ -152,17 +155,17 @@ def window_changes(
     windows = change_windows(renderer.spec, scene, moves, moved, height, width)
     # Pixels as rows, so that a pixel is found by one index.
     before, weight = (value.permute(0, 2, 3, 1).reshape(-1, 3) for value in (picture, upstream))
-    size = max(1, CHUNK_VALUES // int(3 * windows[:, 2:].prod(dim=1).amax().clamp_min(1)))
+    values = CHUNK_VALUES[picture.device.type]
+    size = max(1, values // int(3 * windows[:, 2:].prod(dim=1).amax().clamp_min(1)))
     parts = []
     for start in range(0, len(moves), size):
         part = slice(start, start + size)
         after = renderer.render_windows(moved[part], windows[part])
         pixels = Pixels.of(windows[part])
         index = (moves.row[part][pixels.window] * height + pixels.y) * width + pixels.x
-        index, window = index.to(picture.device), pixels.window.to(picture.device)
         product = torch.einsum("pc,pc->p", weight[index], after - before[index])
-        parts.append(product.new_zeros(len(windows[part])).index_add_(0, window, product))
-    changes[of_object.to(changes.device)] = torch.cat(parts)
+        parts.append(product.new_zeros(len(windows[part])).index_add_(0, pixels.window, product))
+    changes[of_object] = torch.cat(parts)
     return changes
 
 
@@ -191,7 +194,7 @@ class _Render(torch.autograd.Function):
         *tensors, picture = ctx.saved_tensors
         scene = Scene(*tensors)
         # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
-        counts = upstream.flatten(1).any(dim=1).to(ctx.differences.row.device)
+        counts = upstream.flatten(1).any(dim=1)
         differences = ctx.differences[counts[ctx.differences.row]]
         # Other renderers, stand-ins in tests among them, may know whole pictures only.
         windowed = isinstance(ctx.renderer, WindowRenderer)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
 
 from renderer.camera import camera_pose, rotation_z
 from renderer.meshes import mujoco_mesh_arrays
@@ -19,7 +20,7 @@ from renderer.spec import SceneSpec, read_texture
 TABLE_THICKNESS = 0.03  # m
 
 # Where the geoms of classes that a slot does not show are kept: behind and below every camera.
-HIDDEN = np.array([0.0, 0.0, -1e3])
+HIDDEN = (0.0, 0.0, -1e3)  # m
 
 # One soft light from the upper left of the table frame; the rest is ambient and a weak headlight,
 # which both backends compute alike. Nothing is specular: OpenGL lights vertices, rays light pixels.
@@ -41,42 +42,61 @@ _TYPES = {
 class SceneModel:
     """A compiled model and how the slots of a scene map to its geoms.
 
-    Geom 0 is the table; geom `1 + k * C + c` is class c in slot k.
+    Geom 0 is the table; geom `1 + k * C + c` is class c in slot k. A pose is 3 x 4: the position,
+    m, then the rotation. All tensors, and the scenes whose poses are asked for, on one device.
     """
 
     spec: SceneSpec
     model: mujoco.MjModel
-    offset: NDArray[np.float64]  # [C, 3] m, from an object's origin to its geom's
-    rotation: NDArray[np.float64]  # [C, 3, 3], from the geom's axes to the object's
+    rest: Tensor  # [G, 3, 4] float32, of the geoms while no object is present
+    shape: Tensor  # [C, 3, 4] float64, of a class's geom in the object's frame
+    view: Tensor  # [3, 4] float64, of the camera at azimuth 0, its position from its target
+    target: Tensor  # [3] float64, m, of the camera
 
-    def geom_poses(self, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def to(self, device: torch.device | str) -> SceneModel:
+        """The same for scenes on `device`."""
+        tensors = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return replace(self, **tensors)
+
+    @torch.no_grad()
+    def geom_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Positions `[B, G, 3]` m and rotations `[B, G, 3, 3]` of every geom in every scene.
+
+        float32. Waits for the device once, to see whether all classes are known.
 
         Raises:
             ValueError: a present object is of no class of the spec.
         """
         batch, slots, classes = len(scene), scene.slots, len(self.spec.objects)
-        table = self.model.geom_pos[:1]
-        position = np.broadcast_to(HIDDEN, (batch, 1 + slots * classes, 3)).astype(np.float32)
-        position[:, 0] = table
-        rotation = np.zeros((batch, 1 + slots * classes, 3, 3), dtype=np.float32)
-        rotation[:] = np.eye(3)
-        b, k = scene.presence.cpu().nonzero(as_tuple=True)
-        identity = scene.identity.cpu()[b, k].numpy()
-        if ((identity < 0) | (identity >= classes)).any():
-            raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
-        geom = 1 + k.numpy() * classes + identity
-        turn = rotation_z(scene.yaw.detach().cpu()[b, k].double()).numpy()
-        origin = np.zeros((len(b), 3))
-        origin[:, :2] = scene.position.detach().cpu()[b, k].numpy()
-        position[b.numpy(), geom] = origin + np.einsum("nij,nj->ni", turn, self.offset[identity])
-        rotation[b.numpy(), geom] = turn @ self.rotation[identity]
-        return position, rotation
+        _check_classes(scene, classes)
+        # What absent slots hold may be anything, and leads to nothing.
+        identity = scene.identity.where(scene.presence, 0)
+        placed = self._placed(scene, identity).where(scene.presence[..., None, None], self.rest[1])
+        poses = self.rest.repeat(batch, 1, 1, 1)
+        index = identity[..., None, None, None].expand(batch, slots, 1, 3, 4)
+        poses[:, 1:].unflatten(1, (slots, classes)).scatter_(2, index, placed[:, :, None])
+        return poses[..., 0], poses[..., 1:]
 
-    def camera_poses(self, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Positions `[B, 3]` m and axes `[B, 3, 3]` of the camera in every scene."""
-        position, axes = camera_pose(self.spec.camera, scene.azimuth.detach().cpu().double())
-        return position.numpy().astype(np.float32), axes.numpy().astype(np.float32)
+    def _placed(self, scene: Scene, identity: Tensor) -> Tensor:
+        """Poses `[B, K, 3, 4]` float32 of the geoms of classes `identity` `[B, K]` in each slot."""
+        placed = rotation_z(scene.yaw.double()) @ self.shape[identity]
+        placed[..., :2, 0] += scene.position
+        return placed.float()
+
+    @torch.no_grad()
+    def camera_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Positions `[B, 3]` m and axes `[B, 3, 3]` of the camera in every scene, float32."""
+        poses = rotation_z(scene.azimuth.double()) @ self.view
+        return (poses[..., 0] + self.target).float(), poses[..., 1:].float()
+
+
+_TENSORS = ("rest", "shape", "view", "target")
+
+
+def _check_classes(scene: Scene, classes: int) -> None:
+    known = (scene.identity >= 0) & (scene.identity < classes)
+    if not bool((known | ~scene.presence).all()):
+        raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
 
 
 def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
@@ -128,12 +148,33 @@ def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
             builder.worldbody.add_geom(
                 name=f"{slot}.{item.name}", material=item.name, contype=0, conaffinity=0, **shown
             )
-    model = builder.compile()
-    first = slice(1, 1 + len(spec.objects))
-    rotation = np.zeros((len(spec.objects), 9))
-    for row, quaternion in zip(rotation, model.geom_quat[first], strict=True):
+    return _scene_model(spec, builder.compile())
+
+
+def _scene_model(spec: SceneSpec, model: mujoco.MjModel) -> SceneModel:
+    """The model with the poses that it was compiled with, as tensors on the CPU."""
+    classes = len(spec.objects)
+    rotation = np.zeros((classes, 9))
+    for row, quaternion in zip(rotation, model.geom_quat[1 : 1 + classes], strict=True):
         mujoco.mju_quat2Mat(row, quaternion)
-    return SceneModel(spec, model, model.geom_pos[first].copy(), rotation.reshape(-1, 3, 3))
+    offset = torch.from_numpy(model.geom_pos[1 : 1 + classes].copy())
+    rest = torch.eye(3, 4).roll(1, dims=1).repeat(model.ngeom, 1, 1)
+    rest[0, :, 0], rest[1:, :, 0] = torch.from_numpy(model.geom_pos[0]), torch.tensor(HIDDEN)
+    target = torch.tensor(spec.camera.target, dtype=torch.float64)
+    position, axes = camera_pose(spec.camera, torch.zeros(1, dtype=torch.float64))
+    return SceneModel(
+        spec,
+        model,
+        rest=rest,
+        shape=_poses(offset, torch.from_numpy(rotation).view(-1, 3, 3)),
+        view=_poses(position - target, axes)[0],
+        target=target,
+    )
+
+
+def _poses(position: Tensor, rotation: Tensor) -> Tensor:
+    """Poses `[N, 3, 4]` of positions `[N, 3]` and rotations `[N, 3, 3]`."""
+    return torch.cat([position[..., None], rotation], dim=-1)
 
 
 def _set_visuals(builder: mujoco.MjSpec, spec: SceneSpec) -> None:
@@ -203,11 +244,11 @@ def slots_of(scene: Scene, slots: int) -> Scene:
             scene.yaw[cut],
             scene.azimuth,
         )
-    padding = Scene.empty(len(scene), slots - scene.slots).to(scene.azimuth.device)
+    more = slots - scene.slots
     return Scene(
-        torch.cat([scene.presence, padding.presence], dim=1),
-        torch.cat([scene.identity, padding.identity], dim=1),
-        torch.cat([scene.position, padding.position.to(scene.position)], dim=1),
-        torch.cat([scene.yaw, padding.yaw.to(scene.yaw)], dim=1),
+        pad(scene.presence, (0, more)),
+        pad(scene.identity, (0, more)),
+        pad(scene.position, (0, 0, 0, more)),
+        pad(scene.yaw, (0, more)),
         scene.azimuth,
     )

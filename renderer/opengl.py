@@ -91,6 +91,7 @@ class OpenGLRenderer:
     """
 
     name = "opengl"
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -194,10 +195,12 @@ class OpenGLRenderer:
                 Where in the framebuffer a picture is drawn can move an edge by a pixel: this way
                 it is drawn where it would be if all of the batch were drawn here.
         """
-        scene = slots_of(scene, self.slots)
-        position, rotation = self._scene_model.geom_poses(scene)
-        camera_position, camera_axes = self._scene_model.camera_poses(scene)
-        presence, identity = scene.presence.cpu().numpy(), scene.identity.cpu().numpy()
+        scene = slots_of(scene.to("cpu"), self.slots)
+        position, rotation = (pose.numpy() for pose in self._scene_model.geom_poses(scene))
+        camera_position, camera_axes = (
+            pose.numpy() for pose in self._scene_model.camera_poses(scene)
+        )
+        presence, identity = scene.presence.numpy(), scene.identity.numpy()
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
         tiles = self._rows * self._columns
         with self._drawing():
@@ -223,7 +226,8 @@ class OpenGLRenderer:
         but projected by another matrix: see `WindowRenderer.render_windows`.
         """
         scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
-        poses = [*self._scene_model.camera_poses(scene), *self._scene_model.geom_poses(scene)]
+        model = self._scene_model
+        poses = [pose.numpy() for pose in (*model.camera_poses(scene), *model.geom_poses(scene))]
         seen = self._seen(scene, windows)
         frames = windows.tolist()
         page_size = (self._columns * self.width, self._rows * self.height)

@@ -143,6 +143,8 @@ class PooledRenderer:
             (WorkerError).
     """
 
+    device = torch.device("cpu")
+
     def __init__(
         self,
         spec: SceneSpec,

@@ -56,9 +56,9 @@ def prism(geometry: ObjectGeometry) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def prisms(spec: SceneSpec) -> Tensor:
-    """The prism of each class: `[C, 2 * SIDES, 3]` m, float32."""
-    return torch.stack([prism(geometry) for geometry in spec.geometries]).float()
+def prisms(spec: SceneSpec, device: torch.device) -> Tensor:
+    """The prism of each class: `[C, 2 * SIDES, 3]` m, float32, on `device`."""
+    return torch.stack([prism(geometry) for geometry in spec.geometries]).float().to(device)
 
 
 def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tensor:
@@ -74,7 +74,7 @@ def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tens
         width: of a picture, px.
     """
     camera = spec.camera
-    points = prisms(spec).to(scene.azimuth.device)[scene.identity.where(scene.presence, 0)]
+    points = prisms(spec, scene.azimuth.device)[scene.identity.where(scene.presence, 0)]
     # As the camera at azimuth 0 sees the table turned: no matrix for each scene.
     azimuth = scene.azimuth.detach().float()[:, None]
     turn = (scene.yaw.detach().float() - azimuth)[..., None]  # [B, K, 1]
@@ -106,9 +106,9 @@ def windows_of(boxes: Tensor, height: int, width: int) -> Tensor:
 
     Cut off at the picture's border; width and height are 0 where nothing is left.
     """
-    size = torch.tensor([width, height], device=boxes.device)
-    low = (boxes[:, :2] - MARGIN).floor().clamp(torch.zeros_like(size), size).long()
-    high = (boxes[:, 2:] + MARGIN).ceil().clamp(torch.zeros_like(size), size).long()
+    ends = torch.cat([(boxes[:, :2] - MARGIN).floor(), (boxes[:, 2:] + MARGIN).ceil()], dim=1)
+    ends = torch.stack([ends[:, ::2].clamp(0, width), ends[:, 1::2].clamp(0, height)], dim=2).long()
+    low, high = ends.unbind(dim=1)
     extent = (high - low).clamp_min(0)
     return torch.cat([low, extent * extent.all(dim=1, keepdim=True)], dim=1)
 
@@ -144,9 +144,10 @@ def change_windows(
     )
     before = object_boxes(spec, scene, height, width)[differences.row, slot]
     after = object_boxes(spec, alone, height, width)[:, 0]
-    both = [torch.minimum(before, after)[:, :2], torch.maximum(before, after)[:, 2:]]
-    windows = windows_of(torch.cat(both, dim=1), height, width)
-    return windows.where(of_object[:, None], torch.tensor([0, 0, width, height]).to(windows))
+    of_camera = ~of_object[:, None]
+    near = torch.minimum(before, after)[:, :2].masked_fill(of_camera, -math.inf)
+    far = torch.maximum(before, after)[:, 2:].masked_fill(of_camera, math.inf)
+    return windows_of(torch.cat([near, far], dim=1), height, width)
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,15 @@ class Pixels:
     def of(windows: Tensor) -> Pixels:
         """All pixels of windows `[N, 4]`, in their packed order."""
         left, top, width, height = windows.unbind(dim=1)
+        # A card's host has to hear how much room to make: once, not before each step.
+        rows, pixels = torch.stack([height.sum(), (width * height).sum()]).tolist()
         # The rows of all windows first, then the pixels of all rows.
-        index = torch.arange(len(windows), device=windows.device).repeat_interleave(height)
+        index = torch.arange(len(windows), device=windows.device)
+        index = index.repeat_interleave(height, output_size=rows)
         y = torch.arange(len(index), device=index.device) - (height.cumsum(0) - height - top)[index]
         wide = width[index]
-        row = torch.arange(len(index), device=index.device).repeat_interleave(wide)
+        row = torch.arange(len(index), device=index.device)
+        row = row.repeat_interleave(wide, output_size=pixels)
         skipped = wide.cumsum(0) - wide - left[index]
         x = torch.arange(len(row), device=row.device) - skipped[row]
         return Pixels(index[row], x, y[row])

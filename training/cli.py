@@ -35,9 +35,10 @@ def train(
         minutes: train about this long.
         steps: train this many steps.
         seed: of weights and scenes.
-        device: where the network runs.
+        device: where the network runs; a card draws its pictures as well.
         precision: of the convolutions; auto takes bfloat16 where the processor has units for it.
-        workers: processes that render; auto leaves the rest of the cores to the network.
+        workers: processes that render on the CPU; auto leaves the rest of the cores to the network,
+            and starts none with a card.
     """
     from training.loop import RunOptions
     from training.loop import train as run

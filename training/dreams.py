@@ -1,7 +1,8 @@
 """The scenes of the sleep phase: drawn from the prior, rendered, spoiled, batch by batch.
 
 Batch i depends on the seed and on i alone, so training that was stopped anywhere goes on with
-exactly the batches that it would have seen, whatever the number of worker processes.
+exactly the batches that it would have seen, whatever the number of worker processes. On a card
+pictures are drawn where the network is, in its process, and never pass through the host.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from renderer.spec import SceneSpec
 class Dream(NamedTuple):
     """A batch of scenes and their pictures."""
 
-    pictures: Tensor  # [B, H, W, 3] uint8
+    pictures: Tensor  # [B, H, W, 3] uint8, on the device that drew them
     scene: tuple[Tensor, ...]  # the tensors of a Scene: processes hand on plain tuples
 
 
@@ -45,6 +46,7 @@ class Dreams(Dataset[Dream]):
         backend: of the renderer, by name: `auto` is not always the same.
         batch: scenes a batch.
         seed: of everything random.
+        device: that draws, `cpu` or `cuda`; on the latter without worker processes.
 
     Raises:
         ValueError: the backend is `auto`.
@@ -60,11 +62,13 @@ class Dreams(Dataset[Dream]):
         backend: str,
         batch: int,
         seed: int,
+        device: str = "cpu",
     ) -> None:
         if backend == "auto":
             raise ValueError("batches depend on the backend: name one, or ask choose_backend once")
         self.spec, self.batch, self.seed = spec, batch, seed
         self.size, self.supersample, self.backend = (height, width), supersample, backend
+        self.device = device
         self._renderer: Renderer | None = None
 
     def __getitem__(self, index: int) -> Dream:
@@ -76,13 +80,22 @@ class Dreams(Dataset[Dream]):
                 width=self.size[1],
                 backend=self.backend,
                 supersample=self.supersample,
+                device=self.device,
             )
         generator = generator_for(self.seed, "dream", index)
-        scene = sample(self.spec, self.batch, generator=generator)
-        pictures = self._renderer.render_bytes(scene)
+        scene = sample(self.spec, self.batch, generator=generator).to(self.device)
+        pictures = _bytes_where_drawn(self._renderer, scene)
         if self.spec.nuisance.noise is not None:
             pictures = spoil(pictures, self.spec.nuisance.noise, generator=generator)
         return Dream(pictures, tuple(scene.tensors()))
+
+
+def _bytes_where_drawn(renderer: Renderer, scene: Scene) -> Tensor:
+    """Pictures `[B, H, W, 3]` uint8 on the renderer's device."""
+    if renderer.device.type == "cpu":
+        return renderer.render_bytes(scene)
+    # `render_bytes` would bring them to the host.
+    return renderer.render(scene).mul_(255.0).round_().byte().permute(0, 2, 3, 1)
 
 
 def stream(
@@ -95,7 +108,12 @@ def stream(
         start: first number.
         stop: one past the last number.
         workers: processes that draw ahead; 0 draws here.
+
+    Raises:
+        ValueError: worker processes are asked to draw on a card.
     """
+    if workers and dreams.device != "cpu":
+        raise ValueError(f"pictures on {dreams.device} are drawn in this process; use 0 workers")
     loader: DataLoader[Dream] = DataLoader(
         dreams,
         batch_size=None,

@@ -49,7 +49,9 @@ class RunOptions:
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     steps: int | None = None  # the experiment's own when neither this nor minutes is given
     minutes: float | None = None
-    workers: int | None = None  # processes that render; a third of the cores when not given
+    # Processes that render on the CPU. When not given, a third of the cores, or none with a
+    # card: it draws as well, in this process.
+    workers: int | None = None
     threads: int | None = None  # of the network; the other cores when not given
     save_seconds: float = 60.0
     evaluate_every: int = 500  # steps
@@ -78,8 +80,6 @@ class Run:
     def __init__(self, experiment: Experiment, options: RunOptions) -> None:
         self.experiment, self.options = experiment, options
         self.spec = SceneSpec.load(experiment.spec)
-        self.workers, threads = _share_cores(options.workers)
-        torch.set_num_threads(options.threads or threads)
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
         self.posterior = Posterior(self.spec, experiment.network).to(options.device)
         self.optimizer = torch.optim.AdamW(
@@ -100,6 +100,7 @@ class Run:
         if self.state_path.exists():
             self._resume()
         network = experiment.network
+        self.draws_on = "cpu" if options.workers else options.device
         if self.backend == "auto":
             form = Format(
                 height=network.height,
@@ -107,7 +108,14 @@ class Run:
                 supersample=experiment.supersample,
                 slots=None,
             )
-            self.backend = choose_backend(self.spec, form, patience=BACKEND_PATIENCE)
+            self.backend = choose_backend(
+                self.spec, form, device=self.draws_on, patience=BACKEND_PATIENCE
+            )
+        if self.backend == "opengl":  # which hands over pictures on the CPU
+            self.draws_on = "cpu"
+        # A card that draws does so in this process: pictures are spared the way through the host.
+        self.workers, threads = _share_cores(options.workers if self.draws_on == "cpu" else 0)
+        torch.set_num_threads(options.threads or threads)
         self.dreams = Dreams(
             self.spec,
             height=network.height,
@@ -116,6 +124,7 @@ class Run:
             backend=self.backend,
             batch=experiment.batch,
             seed=options.seed,
+            device=self.draws_on,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -290,6 +299,7 @@ class Run:
             width=network.width,
             backend=self.backend,
             supersample=e.supersample,
+            device=self.draws_on,
         )
         true = sample(
             self.spec, HELD_OUT_SCENES, generator=generator_for(self.options.seed, "held out")

@@ -1,4 +1,4 @@
-"""Small worlds, and both backends to draw them with."""
+"""Small worlds, and both backends to draw them with, on every device that is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
@@ -49,11 +50,36 @@ def opengl() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(params=["opengl", "raycast"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "opengl":
+def _if_there(name: str, request: pytest.FixtureRequest) -> str:
+    """The same name of a backend and its device; skips the test where one is not there."""
+    if name == "opengl":
         request.getfixturevalue("opengl")
-    return str(request.param)
+    if name.endswith("-cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return name
+
+
+@pytest.fixture(params=["opengl", "raycast", "raycast-cuda"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend and its device, as `open_on` and `draw` understand them."""
+    return _if_there(request.param, request)
+
+
+@pytest.fixture(params=["raycast", "raycast-cuda"])
+def rays(request: pytest.FixtureRequest) -> str:
+    """Ray casting on each device, likewise."""
+    return _if_there(request.param, request)
+
+
+def _open_on(spec: SceneSpec, backend: str, **more: Any) -> Renderer:
+    name, _, device = backend.partition("-")
+    return open_renderer(spec, backend=name, device=device or "cpu", **more)
+
+
+@pytest.fixture
+def open_on() -> Callable[..., Renderer]:
+    """`open_renderer` with a backend and its device in one word, such as `raycast-cuda`."""
+    return _open_on
 
 
 @pytest.fixture
@@ -71,7 +97,7 @@ def draw() -> Iterator[Draw]:
         size = {"height": 64, "width": 64, **size}
         key = (id(spec), backend, *sorted(size.items()))
         if key not in renderers:
-            renderers[key] = open_renderer(spec, backend=backend, **size)  # type: ignore[arg-type]
+            renderers[key] = _open_on(spec, backend, **size)
         return renderers[key].render_bytes(scene)
 
     yield draw

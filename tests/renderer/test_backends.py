@@ -50,9 +50,9 @@ def assert_alike(a: Tensor, b: Tensor, *, mean: float = 2.0, most: float = 4.0) 
     assert np.quantile(gaps.numpy(), 0.99) <= most
 
 
-def both(draw: Any, spec: SceneSpec, scene: Scene, **size: int) -> tuple[Tensor, Tensor]:
+def both(draw: Any, rays: str, spec: SceneSpec, scene: Scene, **size: int) -> tuple[Tensor, Tensor]:
     """Pictures by OpenGL and by ray casting."""
-    return draw(spec, "opengl", scene, **size), draw(spec, "raycast", scene, **size)
+    return draw(spec, "opengl", scene, **size), draw(spec, rays, scene, **size)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +69,12 @@ def checks(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., Renderer]]:
-    """`open_renderer`, with everything closed in the end."""
+def opened(open_on: Callable[..., Renderer]) -> Iterator[Callable[..., Renderer]]:
+    """`open_on`, with everything closed in the end."""
     renderers: list[Renderer] = []
 
     def opened(spec: SceneSpec, backend: str, *, side: int = 32, **more: Any) -> Renderer:
-        renderers.append(open_renderer(spec, height=side, width=side, backend=backend, **more))
+        renderers.append(open_on(spec, backend, **{"height": side, "width": side, **more}))
         return renderers[-1]
 
     yield opened
@@ -89,15 +89,17 @@ def opened() -> Iterator[Callable[..., Renderer]]:
 @pytest.mark.usefixtures("opengl")
 @pytest.mark.parametrize("side", [64, 128])
 @pytest.mark.parametrize("name", ["tabletop", "objects"])
-def test_backends_agree(name: str, side: int, draw: Any) -> None:
+def test_backends_agree(name: str, side: int, draw: Any, rays: str) -> None:
     spec = SceneSpec.load(name)
     scene = Scene.cat([sample(spec, 24, generator=seeded()), Scene.empty(1, spec.count.max)])
-    assert_alike(*both(draw, spec, scene, height=side, width=side))
+    assert_alike(*both(draw, rays, spec, scene, height=side, width=side))
     assert scene.count.min() == 0 and scene.count.max() == spec.count.max
 
 
 @pytest.mark.usefixtures("opengl")
-def test_backends_agree_on_the_edge_of_the_picture(tabletop: SceneSpec, draw: Any) -> None:
+def test_backends_agree_on_the_edge_of_the_picture(
+    tabletop: SceneSpec, draw: Any, rays: str
+) -> None:
     data = tabletop.model_dump(mode="json")
     data["camera"]["distance"] = 1.0
     spec = SceneSpec.build(data)
@@ -108,7 +110,7 @@ def test_backends_agree_on_the_edge_of_the_picture(tabletop: SceneSpec, draw: An
     scene.position[:, :2] = torch.tensor([[-0.36, -0.12], [0.33, -0.2]])
     scene.yaw[:, :2] = torch.tensor([2.5, -0.2])
     scene.azimuth[:] = torch.tensor([-0.3, 0.0, 0.3]).repeat(3)
-    pictures = both(draw, spec, scene, height=96, width=96)
+    pictures = both(draw, rays, spec, scene, height=96, width=96)
     assert_alike(*pictures)
     empty = Scene(torch.zeros_like(scene.presence), *list(scene.tensors())[1:])
     seen = differences(pictures[0], draw(spec, "opengl", empty, height=96, width=96)).amax(dim=3)
@@ -119,10 +121,10 @@ def test_backends_agree_on_the_edge_of_the_picture(tabletop: SceneSpec, draw: An
 @pytest.mark.usefixtures("opengl")
 @pytest.mark.parametrize(("height", "width"), [(48, 96), (96, 64)])
 def test_backends_agree_on_other_aspects(
-    tabletop: SceneSpec, draw: Any, height: int, width: int
+    tabletop: SceneSpec, draw: Any, rays: str, height: int, width: int
 ) -> None:
     scene = sample(tabletop, 10, generator=seeded())
-    pictures = both(draw, tabletop, scene, height=height, width=width)
+    pictures = both(draw, rays, tabletop, scene, height=height, width=width)
     assert pictures[0].shape == (10, height, width, 3)
     assert_alike(*pictures)
 
@@ -142,14 +144,14 @@ def test_background_has_its_colour(
 
 
 @pytest.mark.usefixtures("opengl")
-def test_backends_agree_before_a_bright_background(world: World, draw: Any) -> None:
+def test_backends_agree_before_a_bright_background(world: World, draw: Any, rays: str) -> None:
     spec = SceneSpec.build(world | {"background": [0.2, 0.4, 0.9]})
     scene = sample(spec, 20, generator=seeded())
-    assert_alike(*both(draw, spec, scene))
+    assert_alike(*both(draw, rays, spec, scene))
 
 
 @pytest.mark.usefixtures("opengl")
-def test_backends_agree_on_textures(world: World, draw: Any, checks: Path) -> None:
+def test_backends_agree_on_textures(world: World, draw: Any, rays: str, checks: Path) -> None:
     world["table"] |= {"texture": str(checks), "colour": [1, 1, 1]}
     world["objects"][0] |= {"texture": str(checks), "colour": [1, 1, 1]}
     world["objects"][1] = {
@@ -159,7 +161,7 @@ def test_backends_agree_on_textures(world: World, draw: Any, checks: Path) -> No
     scene = sample(spec, 20, generator=seeded())
     # OpenGL takes smaller copies of a texture for what is far away, rays take it as it is: the
     # squares agree, their edges do not.
-    assert_alike(*both(draw, spec, scene, height=128, width=128), mean=5.0, most=60.0)
+    assert_alike(*both(draw, rays, spec, scene, height=128, width=128), mean=5.0, most=60.0)
 
 
 def test_texture_of_the_table_shows(world: World, draw: Any, backend: str, checks: Path) -> None:
@@ -247,6 +249,9 @@ def test_floats_are_the_bytes(
     drawing = opened(tabletop, backend)
     scene = sample(tabletop, 4, generator=seeded())
     picture = drawing.render(scene)
+    assert picture.device == drawing.device
+    assert drawing.device.type == (backend.partition("-")[2] or "cpu")
+    picture = picture.cpu()
     assert picture.shape == (4, 3, 32, 32) and picture.dtype == torch.float32
     assert torch.equal(
         (picture * 255).round().byte().permute(0, 2, 3, 1), drawing.render_bytes(scene)
@@ -416,7 +421,10 @@ def test_too_large_for_opengl(tabletop: SceneSpec) -> None:
 
 
 def test_ray_casting_prints_nothing(
-    tabletop: SceneSpec, opened: Callable[..., Renderer], capfd: pytest.CaptureFixture[str]
+    tabletop: SceneSpec,
+    opened: Callable[..., Renderer],
+    rays: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    opened(tabletop, "raycast", side=33).render(Scene.empty(1, 3))
+    opened(tabletop, rays, side=33).render(Scene.empty(1, 3))
     assert capfd.readouterr().out == ""

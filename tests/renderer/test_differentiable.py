@@ -25,7 +25,7 @@ Loss = Callable[[Tensor], Tensor]
 class Blobs:
     """Objects as Gaussian blobs: float64, smooth, so torch knows the gradient."""
 
-    name, height, width = "blobs", 16, 16
+    name, height, width, device = "blobs", 16, 16, torch.device("cpu")
 
     def __init__(self) -> None:
         self.spec = SceneSpec.load("tabletop")  # cup, pan, and a plate that shows no turn
@@ -53,7 +53,7 @@ class Counting:
 
     def __init__(self, inner: Renderer) -> None:
         self.inner, self.spec, self.name = inner, inner.spec, inner.name
-        self.height, self.width = inner.height, inner.width
+        self.height, self.width, self.device = inner.height, inner.width, inner.device
         self.calls: list[int] = []
 
     def render(self, scene: Scene) -> Tensor:
@@ -210,7 +210,9 @@ def test_scenes_that_the_loss_leaves_out_are_not_drawn(blobs: Blobs) -> None:
 def test_small_chunks_give_the_same(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = tracked(scenes(blobs.spec, 16))
     expected = gradients(differentiable_render(blobs, scene).square().sum(), scene)
-    monkeypatch.setattr(differentiable, "CHUNK_VALUES", 10 * 3 * 16 * 16)
+    monkeypatch.setattr(
+        differentiable, "CHUNK_VALUES", dict.fromkeys(differentiable.CHUNK_VALUES, 10 * 3 * 16 * 16)
+    )
     monkeypatch.setattr(differentiable, "CHUNK_MULTIPLE", 4)
     counting = Counting(blobs)
     found = gradients(differentiable_render(counting, scene).square().sum(), scene)
@@ -256,10 +258,10 @@ def test_impossible_steps_are_refused(blobs: Blobs, step: float) -> None:
 
 @functools.cache
 def real_renderer(backend: str, name: str, size: int, supersample: int = 2) -> Renderer:
+    backend, _, device = backend.partition("-")
+    form = {"height": size, "width": size, "supersample": supersample}
     try:
-        return open_renderer(
-            SceneSpec.load(name), height=size, width=size, backend=backend, supersample=supersample
-        )
+        return open_renderer(SceneSpec.load(name), backend=backend, device=device or "cpu", **form)
     except BackendError as error:
         pytest.skip(str(error))
 
@@ -267,7 +269,7 @@ def real_renderer(backend: str, name: str, size: int, supersample: int = 2) -> R
 class Fine:
     """Pictures averaged from ones 16 times as high and wide, to far more than 8 bits."""
 
-    name = "fine"
+    name, device = "fine", torch.device("cpu")
 
     def __init__(self, spec: SceneSpec, size: int) -> None:
         self.spec, self.height, self.width = spec, size, size
@@ -285,7 +287,7 @@ def blurred_error(target: Tensor, sigma: float) -> Loss:
     """Half the squared error of pictures, blurred with a standard deviation of `sigma` px."""
     reach = int(3 * sigma + 1)
     kernel = (-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1).to(target.device)
 
     def per_scene(picture: Tensor) -> Tensor:
         error = F.conv2d(picture - target, kernel, padding=(0, reach), groups=3)
@@ -339,7 +341,13 @@ def cosine(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("backend", "name", "size"),
-    [("opengl", "tabletop", 64), ("opengl", "objects", 48), ("raycast", "objects", 48)],
+    [
+        ("opengl", "tabletop", 64),
+        ("opengl", "objects", 48),
+        ("raycast", "objects", 48),
+        ("raycast-cuda", "tabletop", 64),
+    ],
+    indirect=["backend"],
 )
 def test_gradient_follows_the_loss(backend: str, name: str, size: int) -> None:
     renderer = real_renderer(backend, name, size)
@@ -390,7 +398,9 @@ def test_default_steps_see_what_finely_drawn_pictures_see() -> None:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize(
-    ("backend", "name"), [("opengl", "tabletop-fixed"), ("raycast", "objects")]
+    ("backend", "name"),
+    [("opengl", "tabletop-fixed"), ("raycast", "objects"), ("raycast-cuda", "tabletop-fixed")],
+    indirect=["backend"],
 )
 def test_a_displaced_object_walks_back(backend: str, name: str, scheme: Scheme) -> None:
     renderer = real_renderer(backend, name, 48)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 import torch
 
 from renderer import Scene, SceneSpec
+from renderer.camera import camera_pose, rotation_z
 from renderer.mjcf import HIDDEN, build_model, slots_of
 from renderer.prior import sample
 
@@ -45,7 +47,7 @@ def test_meshes_land_where_the_scene_says(tabletop: SceneSpec) -> None:
     scene.identity[:] = torch.tensor([2, 0, 1])
     scene.position[:] = torch.tensor([[0.1, 0.2], [-0.3, 0.0], [0.0, -0.2]])
     scene.yaw[:] = torch.tensor([0.3, -2.0, 1.0])
-    position, rotation = built.geom_poses(scene)
+    position, rotation = (value.numpy() for value in built.geom_poses(scene))
     for slot, c in enumerate([2, 0, 1]):
         mesh = built.model.mesh(tabletop.class_names[c])
         first, count = int(mesh.vertadr[0]), int(mesh.vertnum[0])
@@ -66,7 +68,7 @@ def test_shapes_stand_on_the_table(world: World) -> None:
     scene = Scene.empty(1, 2)
     scene.presence[0, 0], scene.identity[0, 0] = True, 1
     scene.position[0, 0] = torch.tensor([0.1, -0.2])
-    position, _ = built.geom_poses(scene)
+    position = built.geom_poses(scene)[0].numpy()
     np.testing.assert_allclose(position[0, 2], [0.1, -0.2, 0.1], atol=1e-6)
     np.testing.assert_allclose(position[0, [1, 3, 4]], np.tile(HIDDEN, (3, 1)))
 
@@ -74,10 +76,40 @@ def test_shapes_stand_on_the_table(world: World) -> None:
 def test_table_stays_and_absent_things_are_out_of_sight(tabletop: SceneSpec) -> None:
     built = build_model(tabletop)
     scene = sample(tabletop, 50, generator=torch.Generator().manual_seed(0))
-    position, _ = built.geom_poses(scene)
+    position = built.geom_poses(scene)[0].numpy()
     np.testing.assert_allclose(position[:, 0], np.tile(built.model.geom_pos[0], (50, 1)))
     shown = (position[:, 1:, 2] > -1).sum(axis=1)
     assert shown.tolist() == scene.count.tolist()
+
+
+@pytest.mark.parametrize("name", ["tabletop", "objects"])
+def test_poses_are_those_of_one_object_after_the_other(name: str) -> None:
+    spec = SceneSpec.load(name)
+    built = build_model(spec)
+    scene = sample(spec, 40, generator=torch.Generator().manual_seed(1))
+    absent = ~scene.presence  # what these hold has no meaning
+    scene.identity[absent], scene.yaw[absent], scene.position[absent] = 99, math.nan, 1e3
+    position, rotation = built.geom_poses(scene)
+    camera, axes = built.camera_poses(scene)
+    classes = len(spec.objects)
+    for b in range(len(scene)):
+        expected = {0: (built.model.geom_pos[0], np.eye(3))}
+        for k in range(int(scene.count[b])):
+            geom = 1 + k * classes + int(scene.identity[b, k])
+            turn = rotation_z(scene.yaw[b, k].double()).numpy()
+            frame = np.zeros(9)
+            mujoco.mju_quat2Mat(frame, built.model.geom_quat[geom])
+            offset = turn @ built.model.geom_pos[geom]
+            place = offset + np.array([*scene.position[b, k].tolist(), 0.0])
+            expected[geom] = (place, turn @ frame.reshape(3, 3))
+        for geom in range(built.model.ngeom):
+            place, turned = expected.get(geom, (np.array(HIDDEN), np.eye(3)))
+            np.testing.assert_allclose(position[b, geom].numpy(), place, atol=1e-7)
+            np.testing.assert_allclose(rotation[b, geom].numpy(), turned, atol=1e-7)
+    exact, exact_axes = camera_pose(spec.camera, scene.azimuth.double())
+    torch.testing.assert_close(camera, exact.float(), atol=2e-7, rtol=0)
+    torch.testing.assert_close(axes, exact_axes.float(), atol=1e-7, rtol=0)
+    assert {value.dtype for value in (position, rotation, camera, axes)} == {torch.float32}
 
 
 @pytest.mark.parametrize("identity", [-1, 3])

@@ -1,13 +1,17 @@
 """The batches of the sleep phase depend on seed and number alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from inference.posterior import Posterior
+from renderer import open_renderer
+from renderer.prior import sample
 from renderer.spec import BUILTIN, SceneSpec
-from training.dreams import Dreams, generator_for, stream
+from training.dreams import Dreams, _bytes_where_drawn, generator_for, stream
 from training.experiments import EXPERIMENTS, PIXELS, find_experiment, input_size
 
 
@@ -49,6 +53,33 @@ def test_batches_need_a_backend_by_name() -> None:
             **{"height": 32, "width": 32, "supersample": 1, "batch": 4, "seed": 0},
             backend="auto",
         )
+
+
+def test_bytes_of_a_card_are_those_of_the_host() -> None:
+    spec = SceneSpec.load("tabletop")
+    inner = open_renderer(spec, height=32, width=32, backend="raycast")
+    scene = sample(spec, 8, generator=generator_for("bytes"))
+    card: Any = SimpleNamespace(device=torch.device("cuda"), render=inner.render)
+    assert torch.equal(_bytes_where_drawn(card, scene), inner.render_bytes(scene))
+
+
+def test_worker_processes_do_not_draw_on_a_card() -> None:
+    on_card = dreams()
+    on_card.device = "cuda"
+    with pytest.raises(ValueError, match="pictures on cuda are drawn in this process; use 0 work"):
+        next(stream(on_card, 0, 1, workers=1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_batches_of_a_card_are_those_of_the_host() -> None:
+    on_card = dreams()
+    on_card.device = "cuda"
+    ((pictures, scene),) = stream(on_card, 3, 4, workers=0)
+    expected, expected_scene = next(stream(dreams(), 3, 4, workers=0))
+    assert pictures.device.type == scene.yaw.device.type == "cuda"
+    assert torch.equal(scene.position.cpu(), expected_scene.position)
+    # Each has its own grain; one grey level in a hundred pixels may be the renderer's.
+    assert (pictures.cpu().float() - expected.float()).mean().abs() < 0.5
 
 
 def test_every_experiment_names_a_spec_that_loads() -> None:

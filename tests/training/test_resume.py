@@ -17,7 +17,7 @@ import torch
 import training.loop
 from inference.posterior import PosteriorConfig
 from training.experiments import Experiment
-from training.loop import Run, RunOptions
+from training.loop import Run, RunOptions, train
 
 STEPS = 12
 
@@ -142,16 +142,20 @@ def test_another_seed_is_another_run_and_is_refused_in_the_same_folder(
     assert b"give another --out" in output
 
 
-def test_a_run_keeps_the_backend_that_auto_chose(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny = Experiment(
+def a_tiny_experiment() -> Experiment:
+    return Experiment(
         **{"name": "tiny", "spec": "tabletop", "supersample": 1, "batch": 2},
         network=PosteriorConfig(
             **{"height": 32, "width": 32, "channels": 8, "summary": 16, "hidden": 16, "keys": 8},
             blocks=1,
         ),
     )
+
+
+def test_a_run_keeps_the_backend_that_auto_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = a_tiny_experiment()
     assert tiny.backend == "auto"
     fastest = "raycast"
     monkeypatch.setattr(training.loop, "choose_backend", lambda *_, **__: fastest)
@@ -168,3 +172,34 @@ def test_a_run_keeps_the_backend_that_auto_chose(
     assert after[0].backend == after[0].dreams.backend == "raycast"
     assert after[1].backend == "opengl"
     assert json.loads((tmp_path / "config.json").read_text())["training"]["backend"] == "raycast"
+
+
+@pytest.mark.parametrize(
+    ("backend", "workers", "expected"),
+    [("raycast", None, ("meta", 0)), ("raycast", 2, ("cpu", 2)), ("opengl", 2, ("cpu", 2))],
+)
+def test_pictures_are_drawn_where_the_network_is_if_the_backend_can(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    workers: int | None,
+    expected: tuple[str, int],
+) -> None:
+    monkeypatch.setattr(training.loop, "choose_backend", lambda *_, **__: backend)
+    before = torch.get_num_threads()
+    try:  # a device without contents stands for a card
+        options = RunOptions(out=tmp_path, device="meta", precision="float32", workers=workers)
+        run = Run(a_tiny_experiment(), options)
+    finally:
+        torch.set_num_threads(before)
+    assert (run.dreams.device, run.workers) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_card_trains_and_goes_on(tmp_path: Path) -> None:
+    options = RunOptions(out=tmp_path, device="cuda", steps=4, evaluate_every=2, save_seconds=0.0)
+    train(a_tiny_experiment(), replace(options, steps=2))
+    train(a_tiny_experiment(), options)
+    assert step_of(tmp_path) == 4
+    record = json.loads((tmp_path / "config.json").read_text())["training"]
+    assert (record["device"], record["backend"]) == ("cuda", "raycast")
