@@ -14,7 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from inference.elbo import Terms
+from inference.elbo import Terms, elbo_terms
+from inference.likelihood import Likelihood
+from inference.posterior import Posterior
+from inference.prior import StepPrior
+from renderer.scene import Scene
 
 
 class Surrogate(NamedTuple):
@@ -132,6 +136,44 @@ class Baseline(nn.Module):
         rate = max(rate, 1 / int(self.seen))  # at first a plain average
         self.mean.lerp_(signal.mean(), rate)
         self.deviation.lerp_(signal.std().clamp_min(1.0), rate)
+
+
+def bound_loss(
+    posterior: Posterior,
+    image: Tensor,
+    target: Tensor,
+    decoder: Callable[[Scene], Tensor],
+    likelihood: Likelihood,
+    prior: StepPrior,
+    estimator: Estimator,
+    *,
+    samples: int,
+    baseline: Baseline | None = None,
+    generator: torch.Generator | None = None,
+) -> Surrogate:
+    """The bound of a batch of images, by draws from the posterior.
+
+    Args:
+        posterior: the network that learns.
+        image: `[B, 3, H, W]` in [0, 1], as the network sees them.
+        target: the same images as the decoder draws them, smaller perhaps.
+        decoder: renders scenes, differentiably.
+        likelihood: of an image given a picture.
+        prior: of scenes.
+        estimator: how discrete choices learn.
+        samples: S, draws an image.
+        baseline: learns what each step may expect; none where the estimator takes none.
+        generator: of random numbers.
+    """
+    context = posterior.encode(image)
+    with torch.autocast(image.device.type, enabled=False):
+        trace = posterior.trace(context, samples, generator=generator)
+        terms = elbo_terms(trace, target, decoder, likelihood, prior)
+        expected = None
+        if baseline is not None:
+            baseline.update(terms.downstream.detach())
+            expected = baseline(trace.hidden)
+        return estimator(terms, trace.score, samples, expected)
 
 
 def _known(baseline: Tensor | None, signal: Tensor) -> Tensor:

@@ -1,18 +1,25 @@
-"""The sleep phase: learn to invert the renderer on scenes that it drew itself.
+"""Sleep and wake: two ways to learn to invert a renderer by raising log q(scene | picture).
 
-Hinton et al. 1995: draw a scene and its picture from the model and raise log q(scene | picture).
-It minimises KL(p || q) averaged over the model's pictures, needs no gradient through the renderer
-and no label that a person made, and its densities come out close to calibrated.
+Asleep (Hinton et al., 1995) the network learns on scenes that the model drew itself. That minimises
+KL(p || q) averaged over the model's pictures, needs no gradient through the renderer and no label
+that a person made, and its densities come out close to calibrated.
+
+Awake (Bornschein & Bengio, 2015) it learns on images whose scenes nobody knows: it looks for scenes
+that explain them, by rendering, and imitates those that it finds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from inference.collapsed import Search, search
+from inference.likelihood import Likelihood
 from inference.posterior import Posterior
+from inference.prior import StepPrior
 from renderer.scene import Scene
 
 
@@ -44,3 +51,45 @@ def sleep_loss(
     log_prob = posterior.log_prob(image, scene, tolerance=tolerance, generator=generator)
     azimuth, objects = -log_prob.azimuth.mean(), -log_prob.objects.mean()
     return SleepLoss(azimuth + objects, azimuth, objects)
+
+
+class WakeLoss(NamedTuple):
+    """Negative log density of the scenes that were found, and the bound that the search gives."""
+
+    loss: Tensor  # [] nats a scene
+    bound: Tensor  # [] nats an image
+
+
+def wake_loss(
+    posterior: Posterior,
+    image: Tensor,
+    target: Tensor,
+    decoder: Callable[[Scene], Tensor],
+    likelihood: Likelihood,
+    prior: StepPrior,
+    options: Search,
+    *,
+    tolerance: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> WakeLoss:
+    """-log q(scene | image) of scenes found behind unlabelled images, averaged.
+
+    Args:
+        posterior: the network that learns, and proposes where to look.
+        image: `[B, 3, H, W]` in [0, 1], as the network sees them.
+        target: the same images as the decoder draws them, smaller perhaps.
+        decoder: renders scenes.
+        likelihood: of an image given a picture.
+        prior: of scenes.
+        options: how hard to look.
+        tolerance: m, no density is made sharper than this; see `Posterior.encode`.
+        generator: of random numbers.
+    """
+    context = posterior.encode(image, tolerance=tolerance)
+    with torch.autocast(image.device.type, enabled=False):
+        found = search(
+            posterior, context, target, decoder, likelihood, prior, options, generator=generator
+        )
+        rows = torch.arange(len(image), device=image.device).repeat_interleave(options.draws)
+        log_prob = posterior.log_prob_given(context.select(rows), found.scenes, generator=generator)
+    return WakeLoss(-log_prob.total.mean(), found.bound.mean())

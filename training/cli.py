@@ -13,6 +13,7 @@ from rich.table import Table
 
 from renderer.backend import BackendError
 from training.experiments import find_experiment
+from training.objectives import ObjectiveName
 
 
 def train(
@@ -20,6 +21,7 @@ def train(
     /,
     *,
     out: Path,
+    objective: ObjectiveName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -32,6 +34,8 @@ def train(
     Args:
         experiment: name of a built-in experiment, or a SceneSpec's YAML file.
         out: folder of the checkpoint, its training state and TensorBoard logs.
+        objective: sleep learns from scenes that the renderer drew, elbo from images alone, through
+            the renderer, wake-sleep from both; supervised is the paper's baseline.
         minutes: train about this long.
         steps: train this many steps.
         seed: of weights and scenes.
@@ -52,7 +56,7 @@ def train(
         minutes=minutes,
         workers=workers,
     )
-    run(find_experiment(experiment), options)
+    run(find_experiment(experiment, objective), options)
 
 
 def evaluate(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
+from training.objectives import ObjectiveName, WakeConfig
 
 PIXELS = 128 * 128  # of the network's input, about
 
@@ -21,6 +23,8 @@ class Experiment(BaseModel):
 
     name: str
     spec: str  # a built-in SceneSpec or a YAML file
+    objective: ObjectiveName = "sleep"
+    wake: WakeConfig = WakeConfig()
     network: PosteriorConfig = PosteriorConfig()
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
@@ -34,39 +38,78 @@ class Experiment(BaseModel):
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
 
-EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (
-        Experiment(name="tabletop", spec="tabletop"),
+# What `--objective` changes in an experiment, beside the objective itself.
+Variants = dict[ObjectiveName, dict[str, Any]]
+
+SMALL = PosteriorConfig(height=64, width=64, channels=64, summary=128, blocks=1)
+
+_BUILTIN: dict[str, tuple[Experiment, Variants]] = {
+    "tabletop": (Experiment(name="tabletop", spec="tabletop"), {}),
+    "tabletop-fixed": (
         Experiment(name="tabletop-fixed", spec="tabletop-fixed", steps=8_000),
+        {
+            "elbo": {
+                "network": SMALL,
+                "batch": 32,
+                "steps": 4_000,
+                "warmup": 50,
+                "wake": WakeConfig(std=(0.25, 0.04), blur=(1.5, 0.5), shrink=2),
+            }
+        },
+    ),
+    "objects": (
         Experiment(
             name="objects",
             spec="objects",
             network=PosteriorConfig(height=64, width=64, channels=48, blocks=2),
             steps=4_000,
         ),
-    )
+        {
+            "elbo": {
+                "network": SMALL.model_copy(update={"height": 32, "width": 32}),
+                "batch": 32,
+                "steps": 1_500,
+                "warmup": 50,
+                "clip_norm": 10.0,
+                "tolerance": 0.0,
+            }
+        },
+    ),
 }
+EXPERIMENTS = {name: experiment for name, (experiment, _) in _BUILTIN.items()}
 
 
-def find_experiment(name: str) -> Experiment:
+def find_experiment(name: str, objective: ObjectiveName | None = None) -> Experiment:
     """A built-in experiment, or the default one on a SceneSpec of the user's.
+
+    Args:
+        name: of the experiment, or a YAML file.
+        objective: what to maximise; the experiment's own when not given.
 
     Raises:
         ValueError: there is neither.
         SpecError: the SceneSpec cannot be used.
     """
-    if name in EXPERIMENTS:
-        return EXPERIMENTS[name]
+    if name in _BUILTIN:
+        experiment, variants = _BUILTIN[name]
+        return _with_objective(experiment, objective, variants)
     if not Path(name).is_file():
         raise ValueError(
             f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
         )
     spec = SceneSpec.load(name)
     height, width = input_size(spec.camera.aspect)
-    return Experiment(
-        name=spec.name, spec=name, network=PosteriorConfig(height=height, width=width)
-    )
+    network = PosteriorConfig(height=height, width=width)
+    return _with_objective(Experiment(name=spec.name, spec=name, network=network), objective, {})
+
+
+def _with_objective(
+    experiment: Experiment, objective: ObjectiveName | None, variants: Variants
+) -> Experiment:
+    if objective is None:
+        return experiment
+    changes = {"objective": objective, **variants.get(objective, {})}
+    return experiment.model_copy(update=changes)
 
 
 def input_size(aspect: float) -> tuple[int, int]:

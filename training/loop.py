@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from inference.checkpoint import save_checkpoint
 from inference.posterior import Posterior
-from inference.wakesleep import sleep_loss
-from renderer.backend import Format, open_renderer
+from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
 from renderer.prior import sample
@@ -28,6 +28,7 @@ from training.dreams import Dreams, generator_for, stream
 from training.evaluate import quality_limits
 from training.experiments import Experiment
 from training.metrics import accuracy
+from training.objectives import Batch, make_objective
 from training.panels import comparison_panel
 from training.progress import Progress
 from training.state import StateError, load_state, read_meta, save_state
@@ -82,11 +83,6 @@ class Run:
         self.spec = SceneSpec.load(experiment.spec)
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
         self.posterior = Posterior(self.spec, experiment.network).to(options.device)
-        self.optimizer = torch.optim.AdamW(
-            self.posterior.parameters(),
-            lr=experiment.learning_rate,
-            weight_decay=experiment.weight_decay,
-        )
         self.dtype = _precision(options)
         self.step = 0
         self.seconds = 0.0  # spent training, over all sessions
@@ -97,34 +93,66 @@ class Run:
         self.quality: dict[str, float] | None = None  # measured at the end
         self.backend = experiment.backend
         self.state_path = options.out / STATE
-        if self.state_path.exists():
-            self._resume()
-        network = experiment.network
-        self.draws_on = "cpu" if options.workers else options.device
+        resumes = self.state_path.exists()
+        if resumes:
+            self._read_progress()
+        awake = experiment.objective in ("elbo", "wake-sleep")
+        # Searching draws far more than dreaming does: the cores are its own.
+        workers = 0 if awake and options.workers is None else options.workers
+        self.draws_on = "cpu" if workers else options.device
         if self.backend == "auto":
-            form = Format(
-                height=network.height,
-                width=network.width,
-                supersample=experiment.supersample,
-                slots=None,
-            )
+            form = self._format()
             self.backend = choose_backend(
                 self.spec, form, device=self.draws_on, patience=BACKEND_PATIENCE
             )
         if self.backend == "opengl":  # which hands over pictures on the CPU
             self.draws_on = "cpu"
         # A card that draws does so in this process: pictures are spared the way through the host.
-        self.workers, threads = _share_cores(options.workers if self.draws_on == "cpu" else 0)
+        self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0)
         torch.set_num_threads(options.threads or threads)
+        self.objective = make_objective(
+            experiment.objective, self.posterior, experiment.wake, self._open_decoder
+        )
+        self.learning = nn.ModuleDict({"posterior": self.posterior, **self.objective.parts})
+        self.learning.to(options.device)
+        self.optimizer = torch.optim.AdamW(
+            self.learning.parameters(),
+            lr=experiment.learning_rate,
+            weight_decay=experiment.weight_decay,
+        )
+        if resumes:
+            load_state(self.state_path, self.learning, self.optimizer)
         self.dreams = Dreams(
             self.spec,
-            height=network.height,
-            width=network.width,
+            height=experiment.network.height,
+            width=experiment.network.width,
             supersample=experiment.supersample,
             backend=self.backend,
             batch=experiment.batch,
             seed=options.seed,
             device=self.draws_on,
+        )
+
+    def _format(self, shrink: int = 1) -> Format:
+        network = self.experiment.network
+        return Format(
+            height=network.height // shrink,
+            width=network.width // shrink,
+            supersample=self.experiment.supersample,
+            slots=None,
+        )
+
+    def _open_decoder(self) -> Renderer:
+        """What images are compared with, on all cores."""
+        form = self._format(self.experiment.wake.shrink)
+        return open_renderer(
+            self.spec,
+            height=form["height"],
+            width=form["width"],
+            supersample=form["supersample"],
+            backend=self.backend,
+            device=self.draws_on,
+            processes=None,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -136,7 +164,7 @@ class Run:
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
-    def _resume(self) -> None:
+    def _read_progress(self) -> None:
         meta = read_meta(self.state_path)
         mine, theirs = self._identity(), meta["identity"]
         if mine != theirs:
@@ -145,7 +173,6 @@ class Run:
                 f"{self.state_path}: is a run with another {', '.join(differing)}; "
                 "give another --out, or remove that folder to start anew"
             )
-        load_state(self.state_path, self.posterior, self.optimizer)
         self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
         # What is fastest may have changed since, the pictures of a run may not.
         self.backend = meta.get("backend", self.backend)
@@ -189,20 +216,19 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.learning_rate()
                 image = pictures.to(device).permute(0, 3, 1, 2).float().div_(255.0)
-                orders = generator_for(options.seed, "orders", self.step)
+                batch = Batch(image, scene.to(device), image)
                 with torch.autocast(
                     device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
                 ):
-                    loss = sleep_loss(
-                        self.posterior,
-                        image,
-                        scene.to(device),
+                    losses = self.objective(
+                        batch,
+                        part=self._part(),
                         tolerance=self.tolerance(),
-                        generator=orders,
+                        generator=generator_for(options.seed, "step", self.step),
                     )
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.posterior.parameters(), e.clip_norm)
+                losses.loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
                 if not bool(norm.isfinite()):
                     raise FloatingPointError(
                         f"step {self.step}: the gradient is not finite; the last state in "
@@ -221,9 +247,9 @@ class Run:
                         e.warmup, int((options.minutes * 60 - self.seconds) / pace)
                     )
                     progress.retarget(self.total)
-                progress.advance(self.step, float(loss.loss.detach()))
+                progress.advance(self.step, float(losses.loss.detach()))
                 if self.step % 20 == 0:
-                    self._log(writer, loss._asdict(), norm, progress.images_per_second)
+                    self._log(writer, losses.values, norm, progress.images_per_second)
                 if self.step % options.evaluate_every == 0 or self.step == self.total:
                     self._evaluate(writer, progress)
                 finished = self.step == self.total
@@ -240,7 +266,7 @@ class Run:
         """Writes the checkpoint, then the state to go on from."""
         training = {
             "experiment": self.experiment.model_dump(mode="json"),
-            "objective": "sleep",
+            "objective": self.experiment.objective,
             "seed": self.options.seed,
             "steps": self.step,
             "of_steps": self.total,
@@ -268,13 +294,13 @@ class Run:
             "seconds": self.seconds,
             "history": self.history,
         }
-        save_state(self.state_path, self.posterior, self.optimizer, meta)
+        save_state(self.state_path, self.learning, self.optimizer, meta)
 
     def _log(
         self, writer: SummaryWriter, losses: dict[str, Any], norm: torch.Tensor, speed: float
     ) -> None:
         for name, value in losses.items():
-            writer.add_scalar(f"sleep/{name}", float(value.detach()), self.step)
+            writer.add_scalar(name, float(value.detach()), self.step)
         writer.add_scalar("gradient_norm", float(norm), self.step)
         writer.add_scalar("learning_rate", self.learning_rate(), self.step)
         writer.add_scalar("tolerance", self.tolerance(), self.step)
