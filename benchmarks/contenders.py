@@ -40,6 +40,8 @@ class Contender:
             )
         if self.all_cores and available_cpus() == 1:
             raise BackendError("there is one core here, and nobody to share the work with")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise BackendError("torch finds no CUDA card here; it may be a build for the CPU alone")
         return open_renderer(
             spec,
             backend=self.backend,

@@ -54,7 +54,7 @@ class Profile:
                 opened(ALONE, spec, form, figures.skipped) as whole,
                 opened(whole, spec, pixel, figures.skipped) as pixels,
             ):
-                for one, batch in product(whole, self.batches):
+                for one, batch in product(pixels, self.batches):
                     say(f"{one.name}, {supersample}×{supersample} samples, {batch} scenes")
                     scene = self._scenes(whole[one], batch, settings)
                     seconds = experiments(whole[one], pixels[one], scene, settings)
@@ -100,7 +100,13 @@ class Profile:
                 gradients,
                 GRADIENT_STAGES,
                 note="`forward` differences to position and yaw, by windows. "
-                + " ".join(_windows(row) for row in gradients if row["supersample"] == 1),
+                + " ".join(dict.fromkeys(_windows(row) for row in gradients)),
+            ),
+            "limits": Table(
+                f"What takes most of a picture's time: {described}",
+                ("backend", "samples", "scenes", "most", "next"),
+                tuple((*_labels(row), *_largest(row)) for row in _in_order(pictures)),
+                labels=5,
             ),
         }
 
@@ -111,16 +117,28 @@ def _case(one: Contender, supersample: int, batch: int) -> dict[str, Any]:
 
 def _windows(row: dict[str, Any]) -> str:
     return (
-        f"{row['contender']}: {digits(row['windows_per_scene'])} windows a scene, of "
-        f"{100 * row['window_area']:.0f} % of a picture on average."
+        f"{digits(row['windows_per_scene'])} windows a scene, of {100 * row['window_area']:.0f} % "
+        "of the picture on average."
     )
+
+
+def _in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["contender"], row["supersample"], row["scenes"]))
+
+
+def _labels(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["contender"], f"{row['supersample']}×{row['supersample']}", str(row["scenes"])
+
+
+def _largest(row: dict[str, Any], count: int = 2) -> list[str]:
+    parts = sorted(row["parts"].items(), key=lambda part: -part[1])[:count]
+    return [f"{STAGES[name]}, {100 * value / row['seconds']:.0f} %" for name, value in parts]
 
 
 def _parts_table(
     title: str, rows: list[dict[str, Any]], parts: Mapping[str, str], note: str = ""
 ) -> Table:
     """A line for each case: all of its time, and of each part the time and the share."""
-    rows = sorted(rows, key=lambda row: (row["contender"], row["supersample"], row["scenes"]))
 
     def cell(row: dict[str, Any], part: str) -> str:
         value = row["parts"][part]
@@ -131,13 +149,11 @@ def _parts_table(
         ("backend", "samples", "scenes", "all, ms a scene", *parts.values()),
         tuple(
             (
-                row["contender"],
-                f"{row['supersample']}×{row['supersample']}",
-                str(row["scenes"]),
+                *_labels(row),
                 digits(1e3 * row["seconds"] / row["scenes"]),
                 *(cell(row, part) for part in parts),
             )
-            for row in rows
+            for row in _in_order(rows)
         ),
         labels=3,
         note=note,
