@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -56,13 +57,16 @@ def measure(options: Options, console: Console, command: str) -> dict[str, Any]:
         "parts": {},
     }
     for name, part in parts.items():
+        start = time.perf_counter()
         figures = part.measure(options.settings, partial(_report_to_terminal, name))
+        seconds = time.perf_counter() - start
         _report_to_terminal(name)
         for table in part.tables(figures).values():
             console.print(table.for_terminal())
         for contender, reason in figures.skipped.items():
             console.print(f"without {contender}: {reason}", markup=False)
-        result["parts"][name] = {"options": asdict(part), **figures.record()}  # type: ignore[call-overload]
+        options_used = asdict(part)  # type: ignore[call-overload]
+        result["parts"][name] = {"options": options_used, "took": seconds, **figures.record()}
     result["machine"]["load_average_afterwards"] = machine.load_average()
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,23 +19,20 @@ Way = Literal["windows", "pictures"]
 
 
 class WholePictures:
-    """A renderer that knows no windows, so that all of every moved picture is drawn."""
+    """A renderer without its knowledge of windows: all of every moved picture is drawn."""
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
-        self.spec, self.name = renderer.spec, renderer.name
-        self.height, self.width = renderer.height, renderer.width
 
-    def render(self, scene: Scene) -> Tensor:
-        return self._renderer.render(scene)
-
-    def render_bytes(self, scene: Scene) -> Tensor:
-        return self._renderer.render_bytes(scene)
+    def __getattr__(self, name: str) -> Any:
+        if name == "render_windows":
+            raise AttributeError(name)
+        return getattr(self._renderer, name)
 
 
 def ways(renderer: Renderer) -> dict[Way, Renderer]:
     """The ways that there are with this renderer."""
-    found: dict[Way, Renderer] = {"pictures": WholePictures(renderer)}
+    found: dict[Way, Renderer] = {"pictures": cast(Renderer, WholePictures(renderer))}
     return {"windows": renderer, **found} if isinstance(renderer, WindowRenderer) else found
 
 

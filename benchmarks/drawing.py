@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.crowds import Crowd
 from benchmarks.derivative import gradient
-from benchmarks.plots import BLUE, GREEN, ORANGE, STYLE, save
+from benchmarks.plots import GREEN, SKY, STYLE, YELLOW, save
 from renderer import Scene, open_renderer
 from renderer.camera import project
 from renderer.differences import Differences, Steps, freedoms, perturb, plan
@@ -24,9 +24,9 @@ from renderer.prior import sample
 from renderer.windows import change_windows
 
 SIZE = 64  # px
-SEED = 4
-SHIFT = 0.06  # m, about, from where the objects are to where they should be
-COLOURS = (BLUE, ORANGE, GREEN)
+SEED = 0
+SHIFT = 0.05  # m, about, from where the objects are to where they should be
+COLOURS = (SKY, YELLOW, GREEN)
 
 
 def draw(folder: Path) -> Path:

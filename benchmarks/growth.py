@@ -68,7 +68,7 @@ class Growth:
             )
             work[f"{one.name}: render"] = partial(one.finish, partial(renderer.render, scene))
             work[f"{one.name}: gradient"] = partial(one.finish, take)
-        timings = take_turns(work, settings.rounds, patience=settings.patience)
+        timings = take_turns(work, settings.rounds_of(batch), patience=settings.patience)
         return [
             _row(one, batch, timings[f"{one.name}: render"], timings[f"{one.name}: gradient"])
             for one in renderers

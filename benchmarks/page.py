@@ -79,8 +79,9 @@ def _measured(result: dict[str, Any]) -> str:
         for part in result["parts"].values()
         for contender, reason in part["skipped"].items()
     }
+    minutes = sum(part["took"] for part in result["parts"].values()) / 60
     lines = [
-        f"- command: `{result['command']}`",
+        f"- command: `{result['command']}`; it took {minutes:.1f} minutes",
         f"- seed {settings['seed']}, medians of up to {settings['rounds']} rounds of "
         f"{settings['scenes']} scenes where nothing else is said",
         f"- {machine['available_cpus']} processors of {machine['processor']}, torch on "

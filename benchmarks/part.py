@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from benchmarks.table import Table
 
+QUICK = 16  # scenes; a batch of fewer is drawn so quickly that any pause of the machine shows
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,6 +34,10 @@ class Settings:
     def batch(self, device: str, scenes: int | None = None) -> int:
         """Scenes in a batch on that device; `scenes` of them, or the usual number, on the CPU."""
         return (scenes or self.scenes) if device == "cpu" else self.card_scenes
+
+    def rounds_of(self, scenes: int) -> int:
+        """Rounds for a batch of that size: more of small ones, which are over in a millisecond."""
+        return self.rounds * max(1, QUICK // scenes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks.stages import STAGES
 from benchmarks.table import digits
@@ -91,8 +91,7 @@ def growth(part: dict[str, Any]) -> Figure:
         _logarithmic(axes, {row["scenes"] for row in rows})
     left.set_ylabel("images per second")
     right.set_ylabel("picture and gradient, in renders")
-    right.set_yscale("linear")
-    right.set_ylim(bottom=0)
+    _plain(right.yaxis, (1, 2, 5, 10, 20))
     _legend(figure)
     return figure
 
@@ -187,7 +186,9 @@ def _logarithmic(axes: Axes, places: Iterable[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     _plain(axes.xaxis, sorted(places))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _plain(axis: Any, places: Iterable[int]) -> None:
@@ -200,7 +201,6 @@ def _legend(figure: Figure, columns: int = 3) -> None:
     """One for all panels, below them."""
     found: dict[Any, Any] = {}
     for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        # The first of a name: a filled marker where there is one.
-        found = {**dict(zip(labels, handles, strict=True)), **found}
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)

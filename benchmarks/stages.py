@@ -65,7 +65,7 @@ def experiments(
         renderer, shown = whole if size == WHOLE else pixel, scene if objects else bare
         draw = partial(renderer.render_bytes, shown)
         work[name] = draw if drawn else partial(_without_drawing, whole.name, draw)
-    timings = take_turns(work, settings.rounds, patience=settings.patience)
+    timings = take_turns(work, settings.rounds_of(len(scene)), patience=settings.patience)
     return {keys[name]: timing.median for name, timing in timings.items()}
 
 

@@ -54,6 +54,7 @@ class FlatRenderer:
 
     name = "flat"
     height = width = 4
+    device = torch.device("cpu")
 
     def __init__(self, spec: SceneSpec) -> None:
         self.spec = spec
