@@ -61,7 +61,7 @@ def draw(folder: Path) -> Path:
         second.set_title("what one move changes")
         chosen = _widest(moves, windows)
         change = renderer.render(perturb(scene, moves[chosen])) - picture
-        second.imshow(change[0].mean(0), cmap="RdBu", vmin=-0.4, vmax=0.4)
+        second.imshow(change[0].mean(0).numpy(), cmap="RdBu", vmin=-0.4, vmax=0.4)
         _frame(second, windows[chosen][0].tolist(), COLOURS[slots[int(chosen[0])]])
 
         third.set_title("the goal, and downhill\nalong the gradient")

@@ -150,7 +150,7 @@ def growth_with_objects(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **dict(zip(keys, case, strict=True)),
-            "price": "per object",
+            "unit": "renders per object",
             **Line.through(*zip(*points, strict=True)).record(),
         }
         for case, points in cases.items()

@@ -136,7 +136,7 @@ def growth_with_batch(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "contender": contender,
             "of": what,
-            "seconds": "per scene",
+            "unit": "seconds per scene",
             **Line.through(*zip(*points, strict=True)).record(),
         }
         for (contender, what), points in series.items()
