@@ -83,7 +83,7 @@ def _measured(result: dict[str, Any]) -> str:
     lines = [
         f"- command: `{result['command']}`; it took {minutes:.1f} minutes",
         f"- seed {settings['seed']}, medians of up to {settings['rounds']} rounds of "
-        f"{settings['scenes']} scenes where nothing else is said",
+        f"{settings['scenes']} scenes where nothing else is said; more rounds of small batches",
         f"- {machine['available_cpus']} processors of {machine['processor']}, torch on "
         f"{machine['torch_threads']} thread(s)",
         f"- OpenGL: {driver}; graphics card: {machine['card'] or 'none'}",

@@ -39,11 +39,11 @@ class Table:
         return table
 
     def markdown(self) -> str:
-        """With the note below; the title is left to the page."""
+        """With the title above and the note below."""
         rules = ["---" if index < self.labels else "---:" for index in range(len(self.columns))]
         lines = [self.columns, tuple(rules), *self.rows]
         text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"{text}\n\n{self.note}" if self.note else text
+        return "\n\n".join(part for part in (f"*{self.title}*", text, self.note) if part)
 
 
 def digits(value: float) -> str:

@@ -9,6 +9,8 @@ TABLE = Table("Speed", ("who", "of", "ms"), ROWS, labels=2, note="So.")
 
 def test_markdown() -> None:
     assert TABLE.markdown().splitlines() == [
+        "*Speed*",
+        "",
         "| who | of | ms |",
         "| --- | --- | ---: |",
         "| a | x | 1 |",
