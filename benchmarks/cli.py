@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,30 +15,11 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from benchmarks import machine
-from benchmarks.forward import Forward
-from benchmarks.gradient import Gradient
-from benchmarks.part import Part, Settings
+from benchmarks import machine, page, record
+from benchmarks.part import Settings
+from benchmarks.parts import Parts
 
-
-@dataclass(frozen=True)
-class Parts:
-    """Every part, with its options. A new part is a file of its own and a line here."""
-
-    forward: Forward = field(default_factory=Forward)
-    gradient: Gradient = field(default_factory=Gradient)
-
-    def chosen(self, names: Sequence[str]) -> dict[str, Part]:
-        """The parts of these names, in their own order; all if there are no names.
-
-        Raises:
-            ValueError: no part has that name.
-        """
-        known = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in names:
-            if name not in known:
-                raise ValueError(f"unknown part {name!r}; choose {' or '.join(known)}")
-        return {name: part for name, part in known.items() if name in names or not names}
+PLOTS = "plots"
 
 
 @dataclass(frozen=True)
@@ -46,6 +28,8 @@ class Options:
 
     Contenders take turns in one run, so that their ratios hold on a machine that is not idle;
     the times themselves hold for this machine and moment only.
+
+    `python -m benchmarks plots FILE` makes the page about rendering speed from such a file.
     """
 
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -56,24 +40,45 @@ class Options:
     """The file to write."""
 
 
-def measure(options: Options, console: Console) -> dict[str, Any]:
-    """Runs the chosen parts, prints their tables and returns all figures as plain data."""
+def measure(options: Options, console: Console, command: str) -> dict[str, Any]:
+    """Runs the chosen parts, prints their tables and returns all figures as plain data.
+
+    Args:
+        options: what to measure.
+        console: where the tables are printed.
+        command: kept with the figures, to be given again.
+    """
     parts = options.parts.chosen(options.only)
     result: dict[str, Any] = {
+        "command": command,
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.facts(),
         "settings": asdict(options.settings),
         "parts": {},
     }
     for name, part in parts.items():
+        start = time.perf_counter()
         figures = part.measure(options.settings, partial(_report_to_terminal, name))
+        seconds = time.perf_counter() - start
         _report_to_terminal(name)
-        console.print(part.table(figures))
+        for table in part.tables(figures).values():
+            console.print(table.for_terminal())
         for contender, reason in figures.skipped.items():
             console.print(f"without {contender}: {reason}", markup=False)
-        result["parts"][name] = {"options": dict(vars(part)), **figures.record()}
+        options_used = asdict(part)  # type: ignore[call-overload]
+        result["parts"][name] = {"options": options_used, "took": seconds, **figures.record()}
     result["machine"]["load_average_afterwards"] = machine.load_average()
     return result
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Draw measurements and write them into the page about rendering speed."""
+
+    file: tyro.conf.Positional[Path]
+    """What `python -m benchmarks` wrote."""
+    out: Path = Path("docs")
+    """The folder of rendering.md, whose tables are written anew."""
 
 
 def _report_to_terminal(name: str, what: str = "") -> None:
@@ -85,11 +90,19 @@ def _report_to_terminal(name: str, what: str = "") -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status. What a user can mend is one line, not a traceback."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    prog = "python -m benchmarks"
     try:
-        options = tyro.cli(Options, args=args, prog="python -m benchmarks")
+        if arguments[:1] == [PLOTS]:
+            plots = tyro.cli(Plots, args=arguments[1:], prog=f"{prog} {PLOTS}")
+            for written in page.make(record.read(plots.file), plots.out):
+                print(written)
+            return 0
+        options = tyro.cli(Options, args=arguments, prog=prog)
         options.json.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
-        result = measure(options, Console())
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        record.write(
+            options.json, measure(options, Console(), shlex.join([*prog.split(), *arguments]))
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,162 +2,167 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
-from rich.table import Table
-from torch import Tensor
 
-from benchmarks.part import Figures, Settings, close, spread
+from benchmarks.contenders import ALONE, CARD, TOGETHER, Contender, form_of, opened
+from benchmarks.crowds import Crowd
+from benchmarks.derivative import Way, gradient_of_noise, moved_scenes, ways
+from benchmarks.laws import Line
+from benchmarks.part import Figures, Settings
+from benchmarks.table import Table, digits, spread
 from benchmarks.timing import ratio, take_turns
-from renderer import BackendError, Renderer, Scene, SceneSpec, differentiable_render, open_renderer
-from renderer.backend import BACKENDS
-from renderer.differences import Scheme, Steps, freedoms, plan
+from renderer.differences import Scheme
 from renderer.prior import sample
 
-# Crockery of this size, on this much of the table: eight pieces still find room.
-SCALE = 0.6
-EXTENT = 0.45  # m
+WAYS: tuple[Way, ...] = ("windows", "pictures")
 
 
 @dataclass(frozen=True)
 class Gradient:
     """Gradients to position and yaw of every object, with and without the camera's azimuth."""
 
-    objects: tuple[int, ...] = (1, 2, 3, 5, 8)
-    """How many stand on the table, in every scene alike."""
+    objects: tuple[int, ...] = (1, 2, 3)
+    """How many of the tabletop's objects stand on it, in every scene alike."""
+    small_objects: tuple[int, ...] = (3, 5, 8)
+    """The same for objects of 0.6 times the size, of which more find room."""
+    shared: tuple[int, ...] = (3,)
+    """Of these, the numbers for which all cores are measured too; workers take long to start."""
+    scenes: int = 16
+    """In a batch on the CPU."""
     size: int = 64
     """Height of the pictures in pixels."""
     supersample: int = 2
     """Samples a pixel along each axis."""
-    schemes: tuple[Scheme, ...] = ("central", "forward")
+    schemes: tuple[Scheme, ...] = ("forward", "central")
     """Finite-difference schemes."""
 
     def measure(self, settings: Settings, say: Callable[[str], None]) -> Figures:
-        """One row for each backend, number of objects, scheme, and azimuth or not."""
-        figures = Figures([])
-        for count in self.objects:
-            say(f"a table with room for {count}")
-            spec = crowded(count)
-            generator = torch.Generator().manual_seed(settings.seed)
-            scene = sample(spec, settings.scenes, generator=generator)
-            width = round(self.size * spec.camera.aspect)
-            upstream = torch.randn(settings.scenes, 3, self.size, width, generator=generator)
-            for backend in BACKENDS:
-                try:
-                    renderer = open_renderer(
-                        spec,
-                        height=self.size,
-                        width=width,
-                        backend=backend,
-                        supersample=self.supersample,
-                    )
-                except BackendError as error:
-                    figures.skipped[backend] = str(error)
-                    continue
-                say(f"{backend}, {count} objects")
-                figures.rows.extend(self._compare(renderer, scene, upstream, settings.rounds))
-                close(renderer)
+        """One row for each number of objects, contender, scheme, azimuth or not, and way."""
+        if min((self.scenes, self.size, self.supersample, *self.objects, *self.small_objects)) < 1:
+            raise ValueError("gradient: scenes, size, supersample and objects must be at least 1")
+        figures = Figures()
+        crowds = [Crowd(n) for n in self.objects] + [Crowd(n, True) for n in self.small_objects]
+        for crowd in crowds:
+            say(f"a table with room for {crowd.objects}")
+            spec = crowd.spec()
+            form = form_of(spec, self.size, self.supersample)
+            together = TOGETHER if crowd.objects in self.shared else ()
+            with opened((*ALONE, *together, CARD), spec, form, figures.skipped) as renderers:
+                say(f"{crowd.objects} objects, scale {crowd.scale:g}")
+                figures.rows.extend(self._compare(crowd, renderers, settings, figures.skipped))
+        figures.laws.extend(growth_with_objects(figures.rows))
         return figures
 
     def _compare(
-        self, renderer: Renderer, scene: Scene, upstream: Tensor, rounds: int
+        self,
+        crowd: Crowd,
+        renderers: dict[Contender, Any],
+        settings: Settings,
+        skipped: dict[str, str],
     ) -> list[dict[str, Any]]:
-        """The ways to the gradient of one batch, in turns with a render of the batch."""
-        cases: dict[str, tuple[Scheme, bool]] = {
-            f"{scheme}, azimuth {azimuth}": (scheme, azimuth)
-            for scheme in self.schemes
-            for azimuth in (False, True)
-        }
-        contenders: dict[str, Callable[[], object]] = {"render": partial(renderer.render, scene)}
-        for name, (scheme, azimuth) in cases.items():
-            contenders[name] = partial(
-                gradient, renderer, scene, upstream, scheme=scheme, azimuth=azimuth
-            )
-        timings = take_turns(contenders, rounds)
-        render = timings["render"]
-        return [
-            {
-                "backend": renderer.name,
-                "objects": scene.slots,
-                "azimuth": azimuth,
-                "scheme": scheme,
-                "moved_scenes": _moved(renderer, scene, scheme, azimuth),
-                "seconds": timings[name].record(),
-                "render_seconds": render.record(),
-                "price": ratio(timings[name], render),
-            }
-            for name, (scheme, azimuth) in cases.items()
-        ]
+        """All ways of all contenders to the gradient of one batch, in turns with its render."""
+        work: dict[str, Callable[[], object]] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        for one, renderer in renderers.items():
+            count = settings.batch(one.device, self.scenes)
+            generator = torch.Generator().manual_seed(settings.seed)
+            scene = sample(renderer.spec, count, generator=generator).to(one.device)
+            work[one.name] = partial(one.finish, partial(renderer.render, scene))
+            here = ways(renderer)
+            if "windows" not in here:
+                skipped[f"{one.name}, windows"] = "draws whole pictures only"
+            for (way, view), scheme, azimuth in product(here.items(), self.schemes, (False, True)):
+                name = f"{one.name}: {scheme}, azimuth {azimuth}, {way}"
+                options: dict[str, Any] = {"scheme": scheme, "azimuth": azimuth}
+                take = gradient_of_noise(view, scene, seed=settings.seed, **options)
+                work[name] = partial(one.finish, take)
+                rows[name] = {
+                    **crowd.record(),
+                    "contender": one.name,
+                    **options,
+                    "way": way,
+                    "scenes": count,
+                    "moved_scenes": moved_scenes(renderer, scene, **options),
+                }
+        timings = take_turns(work, settings.rounds, patience=settings.patience)
+        for name, row in rows.items():
+            render = timings[row["contender"]]
+            row["seconds"], row["render_seconds"] = timings[name].record(), render.record()
+            row["price"] = ratio(timings[name], render)
+        return list(rows.values())
 
-    def table(self, figures: Figures) -> Table:
-        """The figures for people."""
-        table = Table(
-            title=f"One gradient, {self.size} px, {self.supersample}×{self.supersample} samples",
-            caption="moved: scenes drawn beside each one for its gradient, on average",
+    def tables(self, figures: Figures) -> dict[str, Table]:
+        """The figures for people: prices by windows and by whole pictures, and how they grow."""
+        cases = list(product(self.schemes, (False, True)))
+        names = [scheme + (" + azimuth" if azimuth else "") for scheme, azimuth in cases]
+        described = (
+            f"{self.size} px, {self.supersample}×{self.supersample} samples, {self.scenes} scenes"
         )
-        table.add_column("backend")
-        table.add_column("objects")
-        table.add_column("gradient")
-        table.add_column("moved", justify="right")
-        table.add_column("ms: median (min–max)", justify="right")
-        table.add_column("renders", justify="right")
-        before = None
-        for row in figures.rows:
-            group = (row["backend"], str(row["objects"]))
-            if before != group:
-                table.add_section()
-                table.add_row(*group, "none", "", spread(row["render_seconds"], 1e3), "1")
-            before = group
-            table.add_row(
-                *group,
-                row["scheme"] + (" + azimuth" if row["azimuth"] else ""),
-                f"{row['moved_scenes']:.1f}",
-                spread(row["seconds"], 1e3),
-                f"{row['price']:.1f}",
-            )
-        return table
+        groups = {(row["contender"], -row["scale"], row["objects"]) for row in figures.rows}
+        prices = []
+        for contender, minus_scale, objects in sorted(groups):
+            scale = -minus_scale
+            rows = [
+                row
+                for row in figures.rows
+                if (row["contender"], row["objects"], row["scale"]) == (contender, objects, scale)
+            ]
+            cells = [_both(rows, "price", case) for case in cases]
+            crowd = (contender, _objects(objects, scale))
+            prices.append((*crowd, spread(rows[0]["render_seconds"], 1e3), *cells))
+        laws = []
+        for contender, scale in dict.fromkeys((r["contender"], r["scale"]) for r in figures.laws):
+            mine = [r for r in figures.laws if (r["contender"], r["scale"]) == (contender, scale)]
+            cells = [_both(mine, "each", case) for case in cases]
+            worst = max(row["error"] for row in mine)
+            laws.append((contender, f"×{scale:g}", *cells, f"{100 * worst:.0f} %"))
+        return {
+            "gradient": Table(
+                f"Picture and gradient, in renders of the batch: {described}",
+                ("contender", "objects", "one render, ms", *names),
+                tuple(prices),
+                labels=2,
+                note="By windows / by whole pictures. ×0.6: crockery of that size, so that more "
+                "fits on the table.",
+            ),
+            "gradient-laws": Table(
+                f"Renders that one more object adds to the gradient: {described}",
+                ("contender", "crockery", *names, "farthest from the line"),
+                tuple(laws),
+                labels=2,
+                note="Slopes of straight lines through the prices, by windows / by whole pictures.",
+            ),
+        }
 
 
-def crowded(count: int) -> SceneSpec:
-    """The tabletop with smaller crockery, always exactly `count` pieces of it.
-
-    The same crockery for every count, so that they differ by the count alone; and a spec of its own
-    for each, because empty slots are not free in every backend.
-    """
-    data = SceneSpec.load("tabletop").model_dump(mode="json", exclude_defaults=True)
-    data["name"] = f"tabletop-{count}"
-    data["objects"] = [{**item, "scale": SCALE} for item in data["objects"]]
-    data["count"] = {"max": count, "probabilities": [0.0] * count + [1.0]}
-    data["placement"]["extent"] = [EXTENT, EXTENT]
-    return SceneSpec.build(data, source="gradient benchmark")
-
-
-def gradient(
-    renderer: Renderer, scene: Scene, upstream: Tensor, *, scheme: Scheme, azimuth: bool
-) -> tuple[Tensor, ...]:
-    """Renders and goes back once: gradients to position `[B, K, 2]`, yaw `[B, K]`, azimuth `[B]`.
-
-    Args:
-        renderer: draws the scenes.
-        scene: B scenes with K slots.
-        upstream: `[B, 3, H, W]`, gradient of some loss to the pictures.
-        scheme: of the finite differences.
-        azimuth: whether the camera's azimuth gets a gradient; the last one is left out if not.
-    """
-    leaves = [scene.position, scene.yaw, *([scene.azimuth] if azimuth else [])]
-    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
-    names = ("position", "yaw", "azimuth")[: len(leaves)]
-    free = replace(scene, **dict(zip(names, leaves, strict=True)))
-    picture = differentiable_render(renderer, free, scheme=scheme)
-    return torch.autograd.grad(picture, leaves, upstream)
+def growth_with_objects(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines through the prices as the objects become more, one for each otherwise equal case."""
+    keys = ("contender", "scale", "scheme", "azimuth", "way")
+    cases: dict[tuple[Any, ...], list[tuple[int, float]]] = {}
+    for row in rows:
+        cases.setdefault(tuple(row[key] for key in keys), []).append((row["objects"], row["price"]))
+    return [
+        {
+            **dict(zip(keys, case, strict=True)),
+            "unit": "renders per object",
+            **Line.through(*zip(*points, strict=True)).record(),
+        }
+        for case, points in cases.items()
+        if len(dict(points)) > 1
+    ]
 
 
-def _moved(renderer: Renderer, scene: Scene, scheme: Scheme, azimuth: bool) -> float:
-    """Moved scenes in the plan of a gradient, for each scene of the batch."""
-    free = freedoms(scene, renderer.spec.symmetry_orders, azimuth=azimuth)
-    steps = Steps.for_size(renderer.spec, renderer.height)
-    return len(plan(free, steps, scheme)) / len(scene)
+def _both(rows: list[dict[str, Any]], key: str, case: tuple[Scheme, bool]) -> str:
+    """`windows / pictures`; a dash for what was not measured."""
+    found = {row["way"]: row[key] for row in rows if (row["scheme"], row["azimuth"]) == case}
+    return " / ".join(digits(found[way]) if way in found else "–" for way in WAYS)
+
+
+def _objects(count: int, scale: float) -> str:
+    return str(count) if scale == 1 else f"{count}, ×{scale:g}"

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "mujoco", "mujoco-warp", "warp-lang", "numpy")
 
 
 def facts() -> dict[str, Any]:
-    """Processors, load, versions and the OpenGL driver, as plain data."""
+    """Processors, load, versions, the OpenGL driver and the graphics card, as plain data."""
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     driver, reason = opengl_driver()
     return {
@@ -31,6 +31,7 @@ def facts() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
         "opengl": driver,
         "opengl_missing": reason,
+        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+LEAST_ROUNDS = 3  # the fewest with a median that one disturbed round cannot move
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ def take_turns(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
     *,
+    patience: float = math.inf,
     warmups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
@@ -49,7 +53,9 @@ def take_turns(
 
     Args:
         contenders: what to call, by name. Calls must return only when their work is done.
-        rounds: how often each is timed.
+        rounds: how often each is timed, at most.
+        patience: s after which no other round is begun; `LEAST_ROUNDS` are timed all the same, if
+            so many are wanted.
         warmups: rounds before these that do not count; the first call compiles and allocates.
         clock: seconds.
 
@@ -59,7 +65,10 @@ def take_turns(
     if rounds < 1:
         raise ValueError("rounds must be at least 1")
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    begin = clock()
     for turn in range(warmups + rounds):
+        if turn - warmups >= LEAST_ROUNDS and clock() - begin > patience:
+            break
         for name, work in contenders.items():
             start = clock()
             work()

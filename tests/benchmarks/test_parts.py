@@ -1,38 +1,24 @@
+"""Each part on the smallest scale, through the command: what it writes, and what it adds up to."""
+
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.cli import Options, Parts, main
-from benchmarks.gradient import crowded, gradient
+import renderer.backend
+from benchmarks.cli import Options, main
 from benchmarks.machine import facts
-from benchmarks.plain_loop import PlainLoop
-from renderer import BackendError, Scene, SceneSpec, open_renderer, opengl
-from renderer.prior import sample
+from benchmarks.parts import Parts
+from renderer import BackendError, opengl
 
-TINY = ["--rounds", "2", "--scenes", "2"]
-TINY_FORWARD = ["--only", "forward", "--forward.sizes", "16", *TINY]
-TINY_GRADIENT = ["--only", "gradient", "--gradient.objects", "1", "2", "--gradient.size", "16"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def has_opengl() -> bool:
-    try:
-        opengl.create_context().free()
-    except BackendError:
-        return False
-    return True
+FORWARD = ["--only", "forward", "--forward.sizes", "16"]
+GRADIENT = ["--only", "gradient", "--gradient.size", "16", "--gradient.scenes", "2"]
+GRADIENT += ["--gradient.objects", "1", "2", "--gradient.small-objects", "2"]
+GROWTH = ["--only", "growth", "--growth.size", "16", "--growth.batches", "1", "3"]
+PROFILE = ["--only", "profile", "--profile.size", "16", "--profile.batches", "1", "3"]
+PROFILE += ["--profile.gradient-scenes", "2", "--profile.supersamples", "2"]
 
 
 @pytest.fixture
@@ -43,54 +29,124 @@ def no_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opengl, "create_context", none_here)
 
 
-def run(file: Path, *arguments: str) -> dict[str, Any]:
-    assert main([*arguments, "--json", str(file)]) == 0
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return result
-
-
-def test_forward(tmp_path: Path, has_opengl: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(tmp_path / "deep" / "figures.json", *TINY_FORWARD)
-    assert result["settings"] == {"rounds": 2, "scenes": 2, "seed": 0}
+@pytest.mark.usefixtures("one_core")
+def test_forward(run: Any, alone: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(*FORWARD)
+    assert result["settings"]["rounds"] == result["settings"]["scenes"] == 2
+    assert result["command"].startswith("python -m benchmarks --rounds 2 --scenes 2 --only forward")
     assert {"cpu_count", "load_average", "load_average_afterwards"} <= set(result["machine"])
     assert list(result["parts"]) == ["forward"]
     part = result["parts"]["forward"]
     assert part["options"] == {"spec": "tabletop", "sizes": [16], "supersamples": [1, 2]}
-    contenders = ["mujoco.Renderer", "opengl", "raycast"] if has_opengl else ["raycast"]
+    contenders = ["mujoco.Renderer", *alone] if "opengl" in alone else alone
     assert [(row["supersample"], row["contender"]) for row in part["rows"]] == [
         (supersample, name) for supersample in (1, 2) for name in contenders
     ]
     for row in part["rows"]:
-        assert len(row["seconds"]["rounds"]) == 2
+        assert len(row["seconds"]["rounds"]) == row["scenes"] == 2
         rate = row["images_per_second"]
         assert 0 < rate["min"] <= rate["median"] <= rate["max"]
         if row["contender"] == "mujoco.Renderer":
             assert row["speedup"] == 1
+    assert "one core" in part["skipped"]["raycast, all cores"]
+    if not torch.cuda.is_available():
+        assert "CUDA" in part["skipped"]["raycast, card"]
     printed = capsys.readouterr().out
     assert "raycast" in printed and "images/s" in printed
 
 
-def test_gradient(tmp_path: Path, has_opengl: bool) -> None:
-    result = run(tmp_path / "figures.json", *TINY_GRADIENT, *TINY)
-    part = result["parts"]["gradient"]
-    cases = {
-        (row["backend"], row["objects"], row["scheme"], row["azimuth"]): row for row in part["rows"]
-    }
-    backends = ["opengl", "raycast"] if has_opengl else ["raycast"]
-    assert len(cases) == len(part["rows"]) == 8 * len(backends)
-    for backend in backends:
-        for count in (1, 2):
+@pytest.mark.usefixtures("one_core")
+def test_gradient(run: Any, alone: list[str]) -> None:
+    part = run(*GRADIENT)["parts"]["gradient"]
+    keys = ("contender", "objects", "scale", "scheme", "azimuth", "way")
+    cases = {tuple(row[key] for key in keys): row for row in part["rows"]}
+    mine = [row for row in part["rows"] if row["contender"] in alone]
+    crowds = [(1, 1.0), (2, 1.0), (2, 0.6)]
+    assert len(cases) == len(part["rows"])
+    assert len(mine) == 2 * 2 * 2 * len(crowds) * len(alone)
+    for backend in alone:
+        for count, scale in crowds:
             moved = {
-                (scheme, azimuth): cases[backend, count, scheme, azimuth]["moved_scenes"]
+                (scheme, azimuth): cases[backend, count, scale, scheme, azimuth, "windows"]
                 for scheme in ("central", "forward")
                 for azimuth in (False, True)
             }
+            moved = {case: row["moved_scenes"] for case, row in moved.items()}
             # x and y of each object, and the yaw of those that show it; the camera is one more.
             assert 2 * count <= moved["forward", False] <= 3 * count
             assert moved["forward", True] == moved["forward", False] + 1
             assert moved["central", True] == 2 * moved["forward", True]
     for row in part["rows"]:
-        assert row["price"] == row["seconds"]["median"] / row["render_seconds"]["median"]
+        price = row["seconds"]["median"] / row["render_seconds"]["median"]
+        assert row["price"] == pytest.approx(price, rel=1e-5)
+    # Two points make a line, one does not: the small objects have none.
+    assert {law["scale"] for law in part["laws"]} == {1.0}
+    for law in part["laws"]:
+        case = [law[key] for key in ("scheme", "azimuth", "way")]
+        for count in (1, 2):
+            price = cases[law["contender"], count, 1.0, *case]["price"]
+            assert law["once"] + count * law["each"] == pytest.approx(price, rel=1e-4)
+
+
+@pytest.mark.usefixtures("one_core")
+def test_growth(run: Any, alone: list[str]) -> None:
+    part = run(*GROWTH)["parts"]["growth"]
+    mine = [row for row in part["rows"] if row["contender"] in alone]
+    assert [(row["scenes"], row["contender"]) for row in mine] == [
+        (scenes, name) for scenes in (1, 3) for name in alone
+    ]
+    for law in part["laws"]:
+        for row in part["rows"]:
+            if row["contender"] == law["contender"]:
+                line = law["once"] + law["each"] * row["scenes"]
+                measured = row[f"{law['of']}_seconds"]["median"]
+                assert line == pytest.approx(measured, rel=1e-3)
+    assert {(law["contender"], law["of"]) for law in part["laws"]} >= {
+        (name, of) for name in alone for of in ("render", "gradient")
+    }
+
+
+def test_profile(run: Any, alone: list[str]) -> None:
+    part = run(*PROFILE)["parts"]["profile"]
+    cases = [(row["what"], row["contender"], row["scenes"]) for row in part["rows"]]
+    assert cases == [
+        *(("picture", name, scenes) for name in alone for scenes in (1, 3)),
+        *(("gradient", name, 2) for name in alone),
+    ]
+    for row in part["rows"]:
+        assert sum(row["parts"].values()) == pytest.approx(row["seconds"], rel=1e-3)
+        if row["what"] == "gradient":
+            assert 0 < row["window_area"] < 1
+
+
+def test_all_cores(
+    run: Any, has_opengl: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for module in (renderer.backend, __import__("benchmarks.contenders").contenders):
+        monkeypatch.setattr(module, "available_cpus", lambda: 2)
+    if not has_opengl:
+        request.getfixturevalue("no_opengl")
+    part = run(*FORWARD, "--forward.supersamples", "1")["parts"]["forward"]
+    names = [row["contender"] for row in part["rows"]]
+    assert "raycast, all cores" in names
+    assert ("opengl, all cores" in names) == has_opengl
+
+
+@pytest.mark.usefixtures("no_opengl", "one_core")
+def test_without_opengl(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(*FORWARD)
+    part = result["parts"]["forward"]
+    mine = [row for row in part["rows"] if row["contender"] != "raycast, card"]
+    assert [row["contender"] for row in mine] == ["raycast", "raycast"]
+    assert [row["speedup"] for row in mine] == [None, None]
+    reason = "no headless OpenGL here; install [some] of it"
+    assert part["skipped"]["mujoco.Renderer"] == part["skipped"]["opengl"] == reason
+    assert result["machine"]["opengl_missing"] == reason
+    assert f"without opengl: {reason}" in capsys.readouterr().out
+    for arguments in (GRADIENT, PROFILE):
+        (part,) = run(*arguments)["parts"].values()
+        assert part["skipped"]["opengl"] == reason
+        assert {row["contender"] for row in part["rows"]} <= {"raycast", "raycast, card"}
 
 
 def test_machine_facts(has_opengl: bool) -> None:
@@ -100,24 +156,9 @@ def test_machine_facts(has_opengl: bool) -> None:
     assert machine["versions"]["mujoco"] and machine["versions"]["warp-lang"]
     assert bool(machine["opengl"]) == has_opengl
     assert bool(machine["opengl_missing"]) != has_opengl
+    assert bool(machine["card"]) == torch.cuda.is_available()
     if has_opengl:
         assert all(machine["opengl"].values())
-
-
-@pytest.mark.usefixtures("no_opengl")
-def test_without_opengl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(tmp_path / "figures.json", *TINY_FORWARD)
-    part = result["parts"]["forward"]
-    assert [row["contender"] for row in part["rows"]] == ["raycast", "raycast"]
-    assert [row["speedup"] for row in part["rows"]] == [None, None]
-    reason = "no headless OpenGL here; install [some] of it"
-    assert part["skipped"] == {"mujoco.Renderer": reason, "opengl": reason}
-    assert result["machine"]["opengl_missing"] == reason
-    assert f"without opengl: {reason}" in capsys.readouterr().out
-    result = run(tmp_path / "figures.json", *TINY_GRADIENT, *TINY)
-    part = result["parts"]["gradient"]
-    assert part["skipped"] == {"opengl": reason}
-    assert {row["backend"] for row in part["rows"]} == {"raycast"}
 
 
 def test_unusable_arguments_are_one_line(
@@ -127,8 +168,12 @@ def test_unusable_arguments_are_one_line(
     for arguments in (
         ["--only", "backward"],
         ["--rounds", "0"],
-        [*TINY_FORWARD, "--forward.sizes", "0"],
-        [*TINY_FORWARD, "--forward.spec", "desk"],
+        [*FORWARD, "--forward.sizes", "0"],
+        [*FORWARD, "--forward.spec", "desk"],
+        [*GRADIENT, "--gradient.scenes", "0"],
+        [*GROWTH, "--growth.batches", "0"],
+        [*PROFILE, "--profile.size", "0"],
+        ["--only", "memory", "--memory.objects", "0"],
     ):
         assert main([*arguments, "--json", str(file)]) == 2
         error = capsys.readouterr().err
@@ -137,67 +182,6 @@ def test_unusable_arguments_are_one_line(
 
 
 def test_all_parts_when_none_is_named() -> None:
-    assert list(Parts().chosen([])) == ["forward", "gradient"]
+    assert list(Parts().chosen([])) == ["forward", "gradient", "growth", "profile", "memory"]
     assert list(Parts().chosen(["gradient", "forward"])) == ["forward", "gradient"]
     assert Options().only == ()
-
-
-def test_plain_loop_draws_what_the_backend_draws(has_opengl: bool) -> None:
-    """Else its time would be no reference for the backend's."""
-    if not has_opengl:
-        pytest.skip("no headless OpenGL here")
-    spec = SceneSpec.load("tabletop")
-    scene = sample(spec, 6, generator=torch.Generator().manual_seed(1))
-    assert scene.count.unique().numel() > 1
-    loop = PlainLoop(spec, height=48, width=48, samples=1)
-    theirs = torch.from_numpy(loop.render_bytes(scene))
-    ours = open_renderer(spec, height=48, width=48, backend="opengl").render_bytes(scene)
-    loop.close()
-    torch.testing.assert_close(theirs, ours, atol=1, rtol=0)
-
-
-def test_plain_loop_smooths_edges(has_opengl: bool) -> None:
-    if not has_opengl:
-        pytest.skip("no headless OpenGL here")
-    spec = SceneSpec.load("tabletop")
-    scene = sample(spec, 4, generator=torch.Generator().manual_seed(1))
-    fine = open_renderer(spec, height=48, width=48, backend="opengl", supersample=8)
-    truth = fine.render(scene).permute(0, 2, 3, 1) * 255
-    errors = []
-    for samples in (1, 4):
-        loop = PlainLoop(spec, height=48, width=48, samples=samples)
-        errors.append(float((torch.from_numpy(loop.render_bytes(scene)) - truth).abs().mean()))
-        loop.close()
-    assert errors[1] < 0.7 * errors[0]
-
-
-def test_gradient_of_a_crowded_table() -> None:
-    spec = crowded(2)
-    scene = sample(spec, 3, generator=torch.Generator().manual_seed(0))
-    assert scene.count.tolist() == [2, 2, 2]
-    renderer = FlatRenderer(spec)
-    upstream = torch.ones(3, 3, 4, 4)
-    position, yaw = gradient(renderer, scene, upstream, scheme="central", azimuth=False)
-    # The picture is x of the first object everywhere, and 48 values are summed.
-    torch.testing.assert_close(position[:, 0, 0], torch.full((3,), 48.0))
-    assert not position[..., 1].any() and not yaw.any()
-    *_, azimuth = gradient(renderer, scene, upstream, scheme="forward", azimuth=True)
-    assert azimuth.shape == (3,)
-    assert not scene.position.requires_grad
-
-
-class FlatRenderer:
-    """A picture has one colour: where the first object stands."""
-
-    name = "flat"
-    height = width = 4
-    device = torch.device("cpu")
-
-    def __init__(self, spec: SceneSpec) -> None:
-        self.spec = spec
-
-    def render(self, scene: Scene) -> torch.Tensor:
-        return scene.position[:, 0, 0, None, None, None].expand(-1, 3, 4, 4).clone()
-
-    def render_bytes(self, scene: Scene) -> torch.Tensor:
-        raise NotImplementedError

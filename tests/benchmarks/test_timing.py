@@ -2,7 +2,6 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.part import spread
 from benchmarks.timing import Timing, ratio, take_turns
 
 
@@ -53,7 +52,17 @@ def test_needs_a_round() -> None:
         take_turns({}, 0)
 
 
-def test_spread_has_three_digits() -> None:
-    values = {"median": 1234.5, "min": 0.012345, "max": 99.96}
-    assert spread(values) == "1234 (0.0123–100)"
-    assert spread(values, 1e3) == "1234500 (12.3–99960)"
+def test_patience_ends_after_three_rounds() -> None:
+    clock = Clock()
+    contenders = {name: clock.contender(name, 1, 2, 3, 4, 5, 6) for name in "AB"}
+    timings = take_turns(contenders, 5, patience=3, clock=clock)
+    # Not within a round: all have the same number of them.
+    assert [timing.seconds for timing in timings.values()] == [(2, 3, 4)] * 2
+    timings = take_turns({"A": clock.contender("A", 1, 9, 9)}, 2, patience=3, clock=clock)
+    assert timings["A"].seconds == (9, 9)
+
+
+def test_patience_is_not_tried_by_the_quick() -> None:
+    clock = Clock()
+    timings = take_turns({"A": clock.contender("A", *[1] * 9)}, 8, patience=100, clock=clock)
+    assert len(timings["A"].seconds) == 8
