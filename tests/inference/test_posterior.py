@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import MultivariateNormal
 from torch.distributions import VonMises as TorchVonMises
 
+from inference import orders
 from inference.anchors import table_anchors
 from inference.cell import CellMap, Objects, Proposals
 from inference.distributions import PlaneGaussian, VonMises, wrap
@@ -552,3 +553,60 @@ def test_with_a_tolerance_nothing_is_sharper_than_it(tiny: Tiny) -> None:
         posterior.log_prob(image, scene).total,
         posterior.log_prob(image, scene, tolerance=0.0).total,
     )
+
+
+def in_order(
+    counts: Tensor, slots: int, *, limit: int, generator: Generator | None = None
+) -> orders.Orders:
+    """Each scene's own order only, instead of all."""
+    rows = len(counts)
+    return orders.Orders(
+        torch.arange(rows), torch.arange(slots).expand(rows, -1), torch.zeros(rows)
+    )
+
+
+@pytest.mark.parametrize("name", ["objects", "tabletop"])
+def test_a_trace_knows_the_density_of_what_it_drew(
+    name: str, tiny: Tiny, generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior = tiny(name)
+    image = torch.rand(3, 3, 64, 64, generator=generator)
+    context = posterior.encode(image)
+    trace = posterior.trace(context, 4, generator=generator)
+    monkeypatch.setattr("inference.posterior.orders_of", in_order)
+    rows = torch.arange(3).repeat_interleave(4)
+    expected = posterior.log_prob_given(context.select(rows), trace.latents)
+    torch.testing.assert_close(trace.log_q.sum(1), expected.objects, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(trace.log_q_once, expected.azimuth)
+    # Behind the step that says "nothing more", nothing is said, and nothing to be scored.
+    behind = torch.arange(posterior.slots) > trace.latents.count[:, None]
+    assert bool((trace.log_q[behind] == 0).all())
+    assert bool((trace.score[behind] == 0).all())
+    assert bool((trace.score[~behind] != 0).all())
+
+
+def test_a_traced_position_moves_with_the_network(tiny: Tiny) -> None:
+    """Its path-wise derivative against drawing again with the same random numbers."""
+    posterior = tiny("objects")
+    image = pictures(2)
+    last = posterior.proposals.body[-1]
+    assert isinstance(last, torch.nn.Linear)
+    direction = torch.randn(last.bias.shape, generator=Generator().manual_seed(1))
+    first = 1 + posterior.proposals.keys + posterior.proposals.classes
+    kept = torch.zeros_like(direction)
+    kept[first : first + 5] = direction[first : first + 5]  # of offset, scale and shear
+
+    def total() -> Tensor:
+        trace = posterior.trace(posterior.encode(image), 3, generator=Generator().manual_seed(2))
+        return trace.latents.position.square().sum() + trace.latents.position.sum()
+
+    (gradient,) = torch.autograd.grad(total(), last.bias)
+    step = 1e-2
+    with torch.no_grad():
+        last.bias += step * kept
+        up = total()
+        last.bias -= 2 * step * kept
+        down = total()
+    expected = float(up - down) / (2 * step)
+    assert float((gradient * kept).sum()) == pytest.approx(expected, rel=0.02)
+    assert abs(expected) > 0.01
