@@ -7,12 +7,12 @@ and no label that a person made, and its densities come out close to calibrated.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from inference.posterior import Posterior
+from inference.network import InferenceNetwork
 from renderer.scene import Scene
 
 
@@ -25,7 +25,7 @@ class SleepLoss(NamedTuple):
 
 
 def sleep_loss(
-    posterior: Posterior,
+    posterior: InferenceNetwork[Any],
     image: Tensor,
     scene: Scene,
     *,
@@ -38,7 +38,7 @@ def sleep_loss(
         posterior: the network that learns.
         image: `[B, 3, H, W]` pictures in [0, 1] of `scene`, drawn by the model.
         scene: B scenes drawn from the prior.
-        tolerance: m, no density is made sharper than this; see `Posterior.encode`.
+        tolerance: m, no density is made sharper than this; see `InferenceNetwork.encode`.
         generator: chooses among the orders of crowded scenes.
     """
     log_prob = posterior.log_prob(image, scene, tolerance=tolerance, generator=generator)
