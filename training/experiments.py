@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inference.build import NetworkConfig
 from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
@@ -21,7 +22,7 @@ class Experiment(BaseModel):
 
     name: str
     spec: str  # a built-in SceneSpec or a YAML file
-    network: PosteriorConfig = PosteriorConfig()
+    network: NetworkConfig = PosteriorConfig()
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
     batch: int = Field(default=64, ge=1)

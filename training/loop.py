@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from inference.build import build_posterior
 from inference.checkpoint import save_checkpoint
-from inference.posterior import Posterior
 from inference.wakesleep import sleep_loss
 from renderer.backend import Format, open_renderer
 from renderer.choice import choose_backend
@@ -81,7 +81,7 @@ class Run:
         self.workers, threads = _share_cores(options.workers)
         torch.set_num_threads(options.threads or threads)
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
-        self.posterior = Posterior(self.spec, experiment.network).to(options.device)
+        self.posterior = build_posterior(self.spec, experiment.network).to(options.device)
         self.optimizer = torch.optim.AdamW(
             self.posterior.parameters(),
             lr=experiment.learning_rate,
