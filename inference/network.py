@@ -56,10 +56,10 @@ class EncodedPictures(Protocol):
         ...
 
 
-Context = TypeVar("Context", bound=EncodedPictures)
+ContextT = TypeVar("ContextT", bound=EncodedPictures)
 
 
-class InferenceNetwork(nn.Module, ABC, Generic[Context]):
+class InferenceNetwork(nn.Module, ABC, Generic[ContextT]):
     """q(count, identities, poses, azimuth | image) for the scenes of one SceneSpec.
 
     Args:
@@ -85,7 +85,7 @@ class InferenceNetwork(nn.Module, ABC, Generic[Context]):
         self.register_buffer("orders", torch.tensor(spec.symmetry_orders), persistent=False)
 
     @abstractmethod
-    def encode(self, image: Tensor, *, tolerance: float = 0.0) -> Context:
+    def encode(self, image: Tensor, *, tolerance: float = 0.0) -> ContextT:
         """Reads pictures `[B, 3, H, W]` in [0, 1] once.
 
         With a `tolerance` (m), positions, and the azimuth accordingly, are never sharper than
@@ -96,13 +96,13 @@ class InferenceNetwork(nn.Module, ABC, Generic[Context]):
 
     @abstractmethod
     def log_prob_given(
-        self, context: Context, scene: Scene, *, generator: torch.Generator | None = None
+        self, context: ContextT, scene: Scene, *, generator: torch.Generator | None = None
     ) -> LogProb:
         """`log_prob` for pictures that were encoded before."""
 
     @abstractmethod
     def trace(
-        self, context: Context, samples: int = 1, *, generator: torch.Generator | None = None
+        self, context: ContextT, samples: int = 1, *, generator: torch.Generator | None = None
     ) -> Trace[Scene]:
         """Draws scenes from q, differentiably, step by step.
 
@@ -166,7 +166,7 @@ class InferenceNetwork(nn.Module, ABC, Generic[Context]):
         if tuple(image.shape[1:]) != expected:
             raise ValueError(f"pictures have shape {tuple(image.shape[1:])}, expected {expected}")
 
-    def _check_scene(self, context: Context, scene: Scene) -> None:
+    def _check_scene(self, context: ContextT, scene: Scene) -> None:
         shape, expected = tuple(scene.presence.shape), (len(context.summary), self.slots)
         if shape != expected:
             raise ValueError(f"scenes have shape [B, K] = {shape}, expected {expected}")

@@ -114,12 +114,12 @@ class PlainPosterior(InferenceNetwork[PlainContext]):
         )
         # R of appendix H.4 reads the picture, the azimuth, and the object of the step before.
         self.recur = nn.RNNCell(c.summary + 1 + 1 + self.classes + 3, c.hidden)
-        self.head = _small(nn.Linear(c.hidden, 1 + self.classes + 6))
+        self.head = nn.Linear(c.hidden, 1 + self.classes + 6)
         # F of appendix H.4: the camera's azimuth, before any object.
         self.camera: nn.Sequential | None = None
         if spec.camera.moves:
             self.camera = nn.Sequential(
-                nn.Linear(c.summary, c.hidden), nn.SiLU(), _small(nn.Linear(c.hidden, 2))
+                nn.Linear(c.summary, c.hidden), nn.SiLU(), nn.Linear(c.hidden, 2)
             )
         x, y = spec.placement.extent
         self.register_buffer("pose_unit", torch.tensor([x / 2, y / 2, 1.0]), persistent=False)
@@ -291,11 +291,3 @@ def _gaussian(read: Tensor, unit: Tensor | float, sharpest: Tensor | float) -> G
     """The Gaussian over n numbers from `[..., 2 n]` outputs; for outputs of 0, 0 +- `unit`."""
     mean, log_std = read.chunk(2, -1)
     return Gaussian(unit * mean, sharpest + unit * log_std.clamp(*LOG_STD_RANGE).exp())
-
-
-def _small(layer: nn.Linear) -> nn.Linear:
-    """The layer with outputs near 0 at first: nothing is thought impossible before it is seen."""
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        layer.bias.zero_()
-    return layer

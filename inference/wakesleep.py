@@ -32,7 +32,9 @@ def sleep_loss(
     tolerance: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> SleepLoss:
-    """-log q(scene | image), averaged over the batch, the order of the objects summed out.
+    """-log q(scene | image), averaged over the batch.
+
+    Whether the order of the objects is summed out is the network's to say.
 
     Args:
         posterior: the network that learns.

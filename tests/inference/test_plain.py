@@ -183,7 +183,7 @@ def test_a_yaw_is_a_number_like_any_other(plain: Plain) -> None:
 
 
 def test_an_untrained_network_thinks_everything_possible(plain: Plain) -> None:
-    posterior = plain(gain=1.0)
+    posterior = plain(gain=1.0, summary=256, hidden=256)
     with torch.no_grad():
         drawn = posterior.trace(posterior.encode(pictures(64)), 50, generator=Generator())
     scene = drawn.latents
