@@ -8,8 +8,11 @@ its uncertainty as an `Estimate`. `sleep_loss` is what trains it on scenes that 
 Positions are in metres and angles in radians, in the table frame.
 """
 
+from inference.build import build_posterior
 from inference.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from inference.estimate import Estimate
+from inference.network import InferenceNetwork
+from inference.plain import PlainConfig, PlainPosterior
 from inference.posterior import Posterior, PosteriorConfig
 from inference.wakesleep import sleep_loss
 
@@ -17,8 +20,12 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Estimate",
+    "InferenceNetwork",
+    "PlainConfig",
+    "PlainPosterior",
     "Posterior",
     "PosteriorConfig",
+    "build_posterior",
     "load_checkpoint",
     "save_checkpoint",
     "sleep_loss",

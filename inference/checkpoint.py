@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from inference.posterior import Posterior, PosteriorConfig
+from inference.build import AnyPosterior, NetworkConfig, build_posterior
 from renderer.spec import SceneSpec, SpecError
 
 FORMAT_VERSION = 1
@@ -45,7 +45,7 @@ class CheckpointConfig(BaseModel):
     sha256: str  # of model.safetensors
     # The SceneSpec's file, in scene/ and nowhere else.
     scene: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.yaml$")]
-    network: PosteriorConfig
+    network: NetworkConfig
     training: dict[str, Any] = {}
     quality: dict[str, float] | None = None  # thresholds for "does this picture fit the model"
 
@@ -57,7 +57,7 @@ class Checkpoint:
     folder: Path
     config: CheckpointConfig
     spec: SceneSpec
-    posterior: Posterior
+    posterior: AnyPosterior
     evaluation: dict[str, Any] | None
 
     @property
@@ -78,7 +78,7 @@ class Checkpoint:
 
 def save_checkpoint(
     folder: str | Path,
-    posterior: Posterior,
+    posterior: AnyPosterior,
     *,
     name: str,
     version: str = "1",
@@ -145,7 +145,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder / SCENE}: cannot be read, copy the folder again; {error}"
         ) from None
-    posterior = Posterior(spec, config.network)
+    posterior = build_posterior(spec, config.network)
     try:
         tensors = safetensors.torch.load(weights)
     except SafetensorError as error:
@@ -222,7 +222,10 @@ def _read_config(path: Path) -> CheckpointConfig:
         return CheckpointConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        place = first["loc"]
+        if place[0] == "network":  # then comes the kind of network, which is no key of the file
+            place = place[:1] + place[2:]
+        key = ".".join(str(part) for part in place)
         raise CheckpointError(
             f"{path}: {key}: {first['msg']}; correct it, or copy the folder again"
         ) from None

@@ -97,7 +97,7 @@ def search(
         )
         tried = _with_object(scene, step, position, yaw)
         now = _log_prob(image, tried, decoder, likelihood).view(-1, classes)
-        log_p = prior.log_pose(position)[:, None] - math.log(classes)
+        log_p = prior.log_pose(position[:, None], yaw) - math.log(classes)
         table = (log_weight - explained)[:, None] + now + log_p - log_q
         table = table.clamp_min(IMPOSSIBLE).view(batch, -1)
         stages.append(_Stage(table.logsumexp(1) - math.log(particles), tried, table))
@@ -196,7 +196,7 @@ def _propose(
     angles = orders * (yaw - angle[:, None])
     turn = proposals.turned.log_prob(angles[:, None])  # [R, G, C]
     log_q = (log_weights[..., None] + place[..., None] + turn).logsumexp(1)
-    return position, yaw, _defended(log_q, prior.log_pose(position)[:, None], options)
+    return position, yaw, _defended(log_q, prior.log_pose(position[:, None], yaw), options)
 
 
 def _explores(like: Tensor, options: Search, generator: torch.Generator | None) -> Tensor:

@@ -60,6 +60,21 @@ class PlaneGaussian(NamedTuple):
         return torch.stack(rows, dim=-1).unflatten(-1, (2, 2))
 
 
+class Gaussian(NamedTuple):
+    """A Gaussian over the real line."""
+
+    mean: Tensor  # [...]
+    std: Tensor  # [...], positive
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of numbers `[...]`."""
+        return -0.5 * ((value - self.mean) / self.std).square() - self.std.log() - 0.5 * LOG_2PI
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One number of each, `[...]`; differentiable in the parameters."""
+        return self.mean + self.std * torch.empty_like(self.mean).normal_(generator=generator)
+
+
 class VonMises(NamedTuple):
     """The von Mises density on the circle; concentration 0 is uniform."""
 
@@ -166,19 +181,31 @@ def symmetric_yaw(density: VonMises, order: Tensor) -> VonMises:
     return VonMises(density.loc, torch.where(order == 0, 0.0, density.concentration))
 
 
-def unary_log_prob(presence_logits: Tensor, count: Tensor) -> Tensor:
-    """Log probability of `count` under the unary code (section 2.1, appendix B): `[...]`.
+def canonical_yaw(yaw: Tensor, order: Tensor) -> Tensor:
+    """Of all yaws (rad) that look alike, the one nearest to 0.
+
+    Args:
+        yaw: `[...]` rad.
+        order: `[...]` int64, symmetry order of the object.
+    """
+    return torch.where(order == 0, 0.0, wrap(order * yaw) / order.clamp_min(1))
+
+
+def unary_steps(presence_logits: Tensor, count: Tensor) -> Tensor:
+    """Log probability of each step's z_pres under the unary code (section 2.1, appendix B).
 
     Args:
         presence_logits: `[..., K]`, of z_pres at each step, all steps before being present.
         count: `[...]` int64.
+
+    Returns:
+        `[..., K]`, 0 behind the first absent step; the sum is log p(count).
     """
-    steps = presence_logits.shape[-1]
     log_on = torch.nn.functional.logsigmoid(presence_logits)
     log_off = torch.nn.functional.logsigmoid(-presence_logits)
-    step = torch.arange(steps, device=count.device)
-    on = torch.where(step < count[..., None], log_on, 0.0).sum(-1)
-    return on + torch.where(step == count[..., None], log_off, 0.0).sum(-1)
+    step = torch.arange(presence_logits.shape[-1], device=count.device)
+    stop = torch.where(step == count[..., None], log_off, 0.0)
+    return torch.where(step < count[..., None], log_on, stop)
 
 
 def count_probabilities(presence_logits: Tensor) -> Tensor:

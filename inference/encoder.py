@@ -38,6 +38,37 @@ def conv(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.S
     )
 
 
+def levels(channels: int, blocks: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """From pictures less 0.5 to features at STRIDE, and from these to ones at COARSE_STRIDE.
+
+    Args:
+        channels: D, features of a cell; the coarse level has twice as many.
+        blocks: residual blocks at each of the two levels.
+    """
+    fine = nn.Sequential(
+        conv(3, 16, kernel=5, stride=2),
+        conv(16, 48, stride=2),
+        conv(48, channels, stride=2),
+        *(Residual(channels) for _ in range(blocks)),
+    )
+    coarse = nn.Sequential(
+        conv(channels, 2 * channels, stride=2),
+        *(Residual(2 * channels) for _ in range(blocks)),
+    )
+    return fine, coarse
+
+
+def coarse_cells(height: int, width: int) -> int:
+    """Cells of the coarse level for pictures of `height` x `width` px.
+
+    Raises:
+        ValueError: they are not multiples of COARSE_STRIDE.
+    """
+    if height % COARSE_STRIDE or width % COARSE_STRIDE:
+        raise ValueError(f"pictures must be multiples of {COARSE_STRIDE} px, got {height}x{width}")
+    return (height // COARSE_STRIDE) * (width // COARSE_STRIDE)
+
+
 class Encoder(nn.Module):
     """A small convolutional network with a coarse level that is added back to the fine one.
 
@@ -51,25 +82,12 @@ class Encoder(nn.Module):
 
     def __init__(self, height: int, width: int, channels: int, summary: int, blocks: int) -> None:
         super().__init__()
-        if height % COARSE_STRIDE or width % COARSE_STRIDE:
-            raise ValueError(
-                f"pictures must be multiples of {COARSE_STRIDE} px, got {height}x{width}"
-            )
-        self.fine = nn.Sequential(
-            conv(3, 16, kernel=5, stride=2),
-            conv(16, 48, stride=2),
-            conv(48, channels, stride=2),
-            *(Residual(channels) for _ in range(blocks)),
-        )
-        self.coarse = nn.Sequential(
-            conv(channels, 2 * channels, stride=2),
-            *(Residual(2 * channels) for _ in range(blocks)),
-        )
+        cells = coarse_cells(height, width)
+        self.fine, self.coarse = levels(channels, blocks)
         self.down = nn.Conv2d(2 * channels, channels, 1)
         self.merge = conv(channels, channels)
-        coarse_cells = (height // COARSE_STRIDE) * (width // COARSE_STRIDE)
         self.squeeze = nn.Conv2d(2 * channels, 16, 1)
-        self.summarise = nn.Sequential(nn.Linear(16 * coarse_cells, summary), nn.SiLU())
+        self.summarise = nn.Sequential(nn.Linear(16 * cells, summary), nn.SiLU())
 
     def forward(self, image: Tensor) -> Features:
         """Pictures `[B, 3, H, W]` in [0, 1] to features."""

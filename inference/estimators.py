@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from inference.elbo import Terms, elbo_terms
 from inference.likelihood import Likelihood
-from inference.posterior import Posterior
+from inference.network import InferenceNetwork
 from inference.prior import StepPrior
 from renderer.scene import Scene
 
@@ -139,7 +139,7 @@ class Baseline(nn.Module):
 
 
 def bound_loss(
-    posterior: Posterior,
+    posterior: InferenceNetwork[Any],
     image: Tensor,
     target: Tensor,
     decoder: Callable[[Scene], Tensor],

@@ -32,6 +32,13 @@ class Orders(NamedTuple):
         return table.logsumexp(1)
 
 
+def given_order(pictures: int, slots: int, *, device: torch.device) -> Orders:
+    """One row a picture: its objects in the order of their slots."""
+    picture = torch.arange(pictures, device=device)
+    order = torch.arange(slots, device=device).expand(pictures, -1)
+    return Orders(picture, order, torch.zeros(pictures, device=device))
+
+
 @lru_cache
 def permutations(count: int, slots: int) -> Tensor:
     """All orders of the first `count` of `slots` slots; the others stay behind: `[count!, K]`."""

@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from inference.anchors import table_anchors
 from inference.cell import Cell, Objects, ProposalHead, Proposals
-from inference.distributions import PlaneGaussian, VonMises, count_probabilities, wrap
+from inference.distributions import (
+    PlaneGaussian,
+    VonMises,
+    canonical_yaw,
+    count_probabilities,
+    unary_steps,
+    wrap,
+)
 from inference.elbo import Trace
 from inference.encoder import Encoder
 from inference.estimate import Estimate, find_peak
+from inference.network import InferenceNetwork, InputConfig, LogProb
 from inference.orders import orders_of
 from renderer.camera import from_view, to_view
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
-ASPECT_TOLERANCE = 0.03  # between the network's input and the spec's camera
 
-
-class PosteriorConfig(BaseModel):
+class PosteriorConfig(InputConfig):
     """Sizes of the inference network."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    height: int = Field(default=128, ge=16, multiple_of=16)  # px
-    width: int = Field(default=128, ge=16, multiple_of=16)  # px
+    kind: Literal["cells"] = "cells"
     channels: int = Field(default=64, ge=8, multiple_of=8)
     summary: int = Field(default=256, ge=1)
     hidden: int = Field(default=128, ge=1)
     keys: int = Field(default=32, ge=1)
     blocks: int = Field(default=3, ge=0)
     max_orders: int = Field(default=24, ge=1)
-
-
-class LogProb(NamedTuple):
-    """Log density of a scene given its picture, in its two factors."""
-
-    azimuth: Tensor  # [B] log q(azimuth | image); 0 when the camera does not move
-    objects: Tensor  # [B] log q(objects | image, azimuth), summed over their orders
-
-    @property
-    def total(self) -> Tensor:
-        """`[B]` nats."""
-        return self.azimuth + self.objects
 
 
 class Context(NamedTuple):
@@ -66,8 +57,10 @@ class Context(NamedTuple):
         )
 
 
-class Posterior(nn.Module):
-    """q(count, identities, poses, azimuth | image) for the scenes of one SceneSpec.
+class Posterior(InferenceNetwork[Context]):
+    """The network for real use: objects are proposed by the cells of a map over the table.
+
+    It knows which turns of an object cannot be seen, and may say that an object is here or there.
 
     Args:
         spec: the world whose scenes are inferred.
@@ -77,18 +70,11 @@ class Posterior(nn.Module):
         ValueError: the pictures of the network and of the camera differ in aspect.
     """
 
-    orders: Tensor  # [C] int64
+    config: PosteriorConfig
 
     def __init__(self, spec: SceneSpec, config: PosteriorConfig | None = None) -> None:
-        super().__init__()
-        self.spec, self.config = spec, config or PosteriorConfig()
-        c = self.config
-        if abs(c.width / c.height / spec.camera.aspect - 1) > ASPECT_TOLERANCE:
-            raise ValueError(
-                f"a network for pictures of {c.width}x{c.height} px does not fit the camera's "
-                f"aspect {spec.camera.aspect:g}; give it a width near height * aspect"
-            )
-        self.slots = spec.count.max
+        c = config or PosteriorConfig()
+        super().__init__(spec, c)
         self.encoder = Encoder(c.height, c.width, c.channels, c.summary, c.blocks)
         anchors = table_anchors(spec, c.height, c.width)
         spacing = 2 * max(spec.placement.extent) / math.sqrt(len(anchors))
@@ -99,19 +85,10 @@ class Posterior(nn.Module):
         self.camera = nn.Sequential(
             nn.Linear(c.summary, c.hidden), nn.SiLU(), nn.Linear(c.hidden, 3)
         )
-        self.register_buffer("orders", torch.tensor(orders), persistent=False)
 
     def encode(self, image: Tensor, *, tolerance: float = 0.0) -> Context:
-        """Reads pictures `[B, 3, H, W]` in [0, 1] once.
-
-        With a `tolerance` (m), positions, and the azimuth accordingly, are never sharper than
-        that. Training starts with a large one: a Gaussian pulls on its mean with 1 / std^2, and a
-        network that knows positions to millimetres hears nothing else while it has yet to learn
-        what a yaw is.
-        """
-        expected = (3, self.config.height, self.config.width)
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f"pictures have shape {tuple(image.shape[1:])}, expected {expected}")
+        """Reads pictures `[B, 3, H, W]` in [0, 1] once; see `InferenceNetwork.encode`."""
+        self._check_image(image)
         features = self.encoder(image)
         with torch.autocast(image.device.type, enabled=False):
             proposals = self.proposals(features.cells, tolerance)
@@ -122,15 +99,10 @@ class Posterior(nn.Module):
         loc = (least + greatest) / 2 + torch.atan2(turn[:, 0], turn[:, 1] + 1.0)
         return Context(proposals, features.summary, VonMises(loc, concentration))
 
-    def log_prob(
-        self,
-        image: Tensor,
-        scene: Scene,
-        *,
-        tolerance: float = 0.0,
-        generator: torch.Generator | None = None,
+    def log_prob_given(
+        self, context: Context, scene: Scene, *, generator: torch.Generator | None = None
     ) -> LogProb:
-        """Log density of scenes given their pictures, marginalised over the objects' order.
+        """Log density of scenes given encoded pictures, marginalised over the objects' order.
 
         With more orders than `config.max_orders`, a random subset of them (from below).
 
@@ -138,25 +110,14 @@ class Posterior(nn.Module):
         is as probable, such as `renderer.prior.log_prob` gives.
 
         Args:
-            image: `[B, 3, H, W]` in [0, 1].
+            context: of B pictures.
             scene: B scenes with K slots.
-            tolerance: m, no density is sharper than this; see `encode`.
             generator: chooses the subset of orders.
 
         Raises:
             ValueError: the scenes are not B, or have not K slots.
         """
-        context = self.encode(image, tolerance=tolerance)
-        with torch.autocast(image.device.type, enabled=False):
-            return self.log_prob_given(context, scene, generator=generator)
-
-    def log_prob_given(
-        self, context: Context, scene: Scene, *, generator: torch.Generator | None = None
-    ) -> LogProb:
-        """`log_prob` for pictures that were encoded before."""
-        shape, expected = tuple(scene.presence.shape), (len(context.summary), self.slots)
-        if shape != expected:
-            raise ValueError(f"scenes have shape [B, K] = {shape}, expected {expected}")
+        self._check_scene(context, scene)
         azimuth = torch.zeros_like(scene.azimuth)
         if self.spec.camera.moves:
             azimuth = context.azimuth.log_prob(scene.azimuth)
@@ -169,18 +130,19 @@ class Posterior(nn.Module):
         cells = context.proposals.map.select(b)
         angle = scene.azimuth[b]
         state = self.cell.start(context.summary[b], angle, density.shape[-1])
-        total = torch.zeros(len(b), device=density.device)
+        logits, seen = [], []
         for step in range(scene.slots):
             look = self.cell.attend(state, cells)
             slot = rows.order[:, step]
-            seen = (look.log_weights + density[b, slot]).logsumexp(-1)
-            on = nn.functional.logsigmoid(look.presence_logit) + seen
-            off = nn.functional.logsigmoid(-look.presence_logit)
-            total = total + torch.where(count > step, on, torch.where(count == step, off, 0.0))
+            logits.append(look.presence_logit)
+            seen.append((look.log_weights + density[b, slot]).logsumexp(-1))
             if step + 1 < scene.slots:
                 chosen = Objects(*(value[b, slot] for value in objects))
                 state = self.cell.advance(state, cells, chosen, angle)
-        return LogProb(azimuth, rows.logsumexp(total, len(scene)))
+        present = torch.arange(scene.slots, device=count.device) < count[:, None]
+        unary = unary_steps(torch.stack(logits, 1), count)
+        steps = unary + torch.stack(seen, 1).where(present, 0.0)
+        return LogProb(azimuth, rows.logsumexp(steps.sum(1), len(scene)))
 
     def trace(
         self, context: Context, samples: int = 1, *, generator: torch.Generator | None = None
@@ -190,14 +152,6 @@ class Posterior(nn.Module):
         A step chooses whether there is an object, a cell and a class, which leave their log
         probability in `score`, and then a pose, which carries its path-wise derivative. `log_q` is
         the density of what the decoder sees: the cell is summed out.
-
-        Args:
-            context: of B encoded pictures.
-            samples: S, scenes a picture.
-            generator: of random numbers.
-
-        Returns:
-            B * S scenes; those of one picture lie side by side.
         """
         device = context.summary.device
         b = torch.arange(len(context.summary), device=device).repeat_interleave(samples)
@@ -205,52 +159,35 @@ class Posterior(nn.Module):
         angle, log_q_azimuth = self.draw_azimuth(context, generator)
         cells, rows = context.proposals.map, torch.arange(len(b), device=device)
         state = self.cell.start(context.summary, angle, cells.salience.shape[1])
-        presence, found, log_q, score, hidden = [], [], [], [], []
+        logits, bits, found, seen, chosen, hidden = [], [], [], [], [], []
         present = torch.ones(len(b), dtype=torch.bool, device=device)
         for _ in range(self.slots):
-            before = present
             look = self.cell.attend(state, cells)
             hidden.append(state.hidden.detach())
             uniform = torch.rand(len(b), device=device, generator=generator)
-            present = before & (uniform < torch.sigmoid(look.presence_logit))
+            present = present & (uniform < torch.sigmoid(look.presence_logit))
             g = torch.multinomial(look.log_weights.detach().exp(), 1, generator=generator)[:, 0]
             one = self._draw(context.proposals, g, generator)
             density = self.proposals.log_density(
                 context.proposals, Objects(*(value[:, None] for value in one))
             )[:, 0]
-            chosen = context.proposals.class_logits[rows, g].log_softmax(-1)[rows, one.identity]
-            on = nn.functional.logsigmoid(look.presence_logit)
-            off = nn.functional.logsigmoid(-look.presence_logit).where(before, 0.0)
-            seen = (look.log_weights + density).logsumexp(-1)
-            log_q.append(torch.where(present, on + seen, off))
-            score.append(torch.where(present, on + look.log_weights[rows, g] + chosen, off))
-            presence.append(present)
+            log_class = context.proposals.class_logits[rows, g].log_softmax(-1)[rows, one.identity]
+            logits.append(look.presence_logit)
+            bits.append(present)
             found.append(one)
+            seen.append((look.log_weights + density).logsumexp(-1))
+            chosen.append(look.log_weights[rows, g] + log_class)
             state = self.cell.advance(state, cells, one, angle)
         objects = Objects(*(torch.stack(value, 1) for value in zip(*found, strict=True)))
+        presence = torch.stack(bits, 1)
+        unary = unary_steps(torch.stack(logits, 1), presence.sum(1))
         return Trace(
-            self._to_table(objects, torch.stack(presence, 1), angle),
-            torch.stack(log_q, 1),
+            self._to_table(objects, presence, angle),
+            unary + torch.stack(seen, 1).where(presence, 0.0),
             log_q_azimuth,
-            torch.stack(score, 1),
+            unary + torch.stack(chosen, 1).where(presence, 0.0),
             torch.stack(hidden, 1),
         )
-
-    @torch.no_grad()
-    def sample(
-        self, image: Tensor, samples: int = 1, *, generator: torch.Generator | None = None
-    ) -> Scene:
-        """Draws scenes from the posterior.
-
-        Args:
-            image: `[B, 3, H, W]` in [0, 1].
-            samples: S, scenes a picture.
-            generator: of random numbers.
-
-        Returns:
-            B * S scenes; those of one picture lie side by side.
-        """
-        return self.trace(self.encode(image), samples, generator=generator).latents
 
     @torch.no_grad()
     def infer(self, image: Tensor) -> Estimate:
@@ -282,7 +219,7 @@ class Posterior(nn.Module):
             slot < probabilities.argmax(1)[:, None],
             objects.identity,
             from_view(self.spec.camera, objects.position, angle[:, None]),
-            self._canonical(objects.yaw + angle[:, None], objects.identity),
+            canonical_yaw(objects.yaw + angle[:, None], self.orders[objects.identity]),
             angle,
         )
         return Estimate(
@@ -295,11 +232,6 @@ class Posterior(nn.Module):
             azimuth_std,
         )
 
-    def _centre_azimuth(self, summary: Tensor) -> Tensor:
-        """The azimuth in the middle of its range: the only one when the camera does not move."""
-        least, greatest = self.spec.camera.azimuth_range
-        return summary.new_full(summary.shape[:1], (least + greatest) / 2)
-
     def _to_view(self, scene: Scene) -> Objects:
         # Whatever absent slots hold, even no numbers at all, must not reach a gradient.
         present, angle = scene.presence, scene.azimuth[:, None].expand_as(scene.yaw)
@@ -309,12 +241,6 @@ class Posterior(nn.Module):
             to_view(self.spec.camera, position, angle),
             scene.yaw.where(present, 0.0) - angle,
         )
-
-    def _canonical(self, yaw: Tensor, identity: Tensor) -> Tensor:
-        """Of all yaws that look alike, the one nearest to 0."""
-        order = self.orders[identity]
-        turned = wrap(order * yaw) / order.clamp_min(1)
-        return torch.where(order == 0, 0.0, turned)
 
     def _to_table(self, objects: Objects, presence: Tensor, angle: Tensor) -> Scene:
         """Scenes of objects `[R, K]` in the view frame."""

@@ -34,22 +34,27 @@ class StepPrior:
     """p(scene) as a product over steps: presence, identity, position, yaw; and the camera.
 
     For the number of objects any p(n), by its unary code; identities equally likely; positions
-    Gaussian, with the spread of the places where the spec puts objects; yaws equally likely; the
-    azimuth Gaussian, with the spread of its range. With respect to Lebesgue measure in m and rad.
+    Gaussian, with the spread of the places where the spec puts objects; yaws equally likely, or
+    Gaussian as well for a network whose yaws lie on the real line; the azimuth Gaussian, with the
+    spread of its range. With respect to Lebesgue measure in m and rad.
     """
 
     count: tuple[float, ...]  # p(n) for n = 0 to K
     classes: int  # C
     position_std: tuple[float, float]  # m
     azimuth: tuple[float, float] | None  # mean and standard deviation, rad; None: does not move
+    yaw_std: float | None = None  # rad, of yaws on the real line; None: on the circle, uniform
 
     @staticmethod
-    def of(spec: SceneSpec, *, count: tuple[float, ...] | None = None) -> StepPrior:
+    def of(
+        spec: SceneSpec, *, count: tuple[float, ...] | None = None, wrapped: bool = True
+    ) -> StepPrior:
         """The prior with the moments of a spec's own.
 
         Args:
             spec: the world.
             count: p(n) for n = 0 to K, instead of the spec's.
+            wrapped: whether the network's yaws are angles; if not, they are real numbers.
         """
         least, greatest = spec.camera.azimuth_range
         deviation = math.sqrt(3)  # half the width of a uniform density, in standard deviations
@@ -61,6 +66,7 @@ class StepPrior:
             azimuth=((least + greatest) / 2, (greatest - least) / 2 / deviation)
             if spec.camera.moves
             else None,
+            yaw_std=None if wrapped else math.pi / deviation,
         )
 
     def log_presence(self, scene: Scene) -> Tensor:
@@ -72,17 +78,19 @@ class StepPrior:
             step < count, on.log(), torch.where(step == count, torch.log1p(-on), 0.0)
         )
 
-    def log_pose(self, position: Tensor) -> Tensor:
-        """Of positions `[..., 2]` m and any yaw: `[...]`."""
-        std = position.new_tensor(self.position_std)
-        gaussian = -0.5 * (position / std).square() - std.log() - 0.5 * LOG_2PI
-        return gaussian.sum(-1) - LOG_2PI
+    def log_pose(self, position: Tensor, yaw: Tensor) -> Tensor:
+        """Of positions `[..., 2]` m and yaws `[...]` rad: `[...]`, the two broadcast."""
+        place = _gaussian(position, position.new_tensor(self.position_std)).sum(-1)
+        if self.yaw_std is None:
+            return place - LOG_2PI + torch.zeros_like(yaw)
+        return place + _gaussian(yaw, yaw.new_tensor(self.yaw_std))
 
     def log_steps(self, scene: Scene) -> Tensor:
         """Of everything that each step says: `[B, K]`, 0 behind the end."""
         # Whatever absent slots hold must not reach a gradient.
         position = scene.position.where(scene.presence[..., None], 0.0)
-        objects = self.log_pose(position) - math.log(self.classes)
+        yaw = scene.yaw.where(scene.presence, 0.0)
+        objects = self.log_pose(position, yaw) - math.log(self.classes)
         return self.log_presence(scene) + objects.where(scene.presence, 0.0)
 
     def log_azimuth(self, azimuth: Tensor) -> Tensor:
@@ -90,7 +98,7 @@ class StepPrior:
         if self.azimuth is None:
             return torch.zeros_like(azimuth)
         mean, std = self.azimuth
-        return -0.5 * ((azimuth - mean) / std).square() - math.log(std) - 0.5 * LOG_2PI
+        return _gaussian(azimuth - mean, azimuth.new_tensor(std))
 
     def log_once(self, scene: Scene) -> Tensor:
         """Of what is said once for a scene, the camera's azimuth: `[B]`."""
@@ -99,3 +107,7 @@ class StepPrior:
     def log_prob(self, scene: Scene) -> Tensor:
         """Log density of scenes whose objects come in this order: `[B]`."""
         return self.log_steps(scene).sum(1) + self.log_once(scene)
+
+
+def _gaussian(value: Tensor, std: Tensor) -> Tensor:
+    return -0.5 * (value / std).square() - std.log() - 0.5 * LOG_2PI

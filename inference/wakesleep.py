@@ -11,13 +11,14 @@ that explain them, by rendering, and imitates those that it finds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inference.collapsed import Search, search
 from inference.likelihood import Likelihood
+from inference.network import InferenceNetwork
 from inference.posterior import Posterior
 from inference.prior import StepPrior
 from renderer.scene import Scene
@@ -32,20 +33,22 @@ class SleepLoss(NamedTuple):
 
 
 def sleep_loss(
-    posterior: Posterior,
+    posterior: InferenceNetwork[Any],
     image: Tensor,
     scene: Scene,
     *,
     tolerance: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> SleepLoss:
-    """-log q(scene | image), averaged over the batch, the order of the objects summed out.
+    """-log q(scene | image), averaged over the batch.
+
+    Whether the order of the objects is summed out is the network's to say.
 
     Args:
         posterior: the network that learns.
         image: `[B, 3, H, W]` pictures in [0, 1] of `scene`, drawn by the model.
         scene: B scenes drawn from the prior.
-        tolerance: m, no density is made sharper than this; see `Posterior.encode`.
+        tolerance: m, no density is made sharper than this; see `InferenceNetwork.encode`.
         generator: chooses among the orders of crowded scenes.
     """
     log_prob = posterior.log_prob(image, scene, tolerance=tolerance, generator=generator)

@@ -14,7 +14,7 @@ from torch import Tensor
 from inference.checkpoint import Checkpoint
 from inference.distributions import wrap
 from inference.estimate import Estimate
-from inference.posterior import Posterior
+from inference.network import InferenceNetwork
 from renderer.backend import Renderer, open_renderer
 from renderer.nuisance import spoil
 from renderer.prior import sample
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def run(
-    posterior: Posterior,
+    posterior: InferenceNetwork[Any],
     *,
     scenes: int,
     generator: torch.Generator,
@@ -110,7 +110,9 @@ def run(
     return _join(parts), renderer.name
 
 
-def _infer(posterior: Posterior, renderer: Renderer, pictures: Tensor, true: Scene) -> Inferred:
+def _infer(
+    posterior: InferenceNetwork[Any], renderer: Renderer, pictures: Tensor, true: Scene
+) -> Inferred:
     image = pictures.permute(0, 3, 1, 2).float().div(255.0)
     start = time.perf_counter()
     estimate = posterior.infer(image.to(next(posterior.parameters()).device)).to("cpu")
@@ -157,7 +159,7 @@ def coverage(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, dict[str, 
 
 
 def quality_limits(
-    posterior: Posterior, *, generator: torch.Generator, backend: str, supersample: int
+    posterior: InferenceNetwork[Any], *, generator: torch.Generator, backend: str, supersample: int
 ) -> dict[str, float]:
     """From which reconstruction error on a picture is unlike those that the model knows.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from inference.build import NetworkConfig
 from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
@@ -25,7 +26,7 @@ class Experiment(BaseModel):
     spec: str  # a built-in SceneSpec or a YAML file
     objective: ObjectiveName = "sleep"
     wake: WakeConfig = WakeConfig()
-    network: PosteriorConfig = PosteriorConfig()
+    network: NetworkConfig = PosteriorConfig()
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
     batch: int = Field(default=64, ge=1)

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from inference.build import build_posterior
 from inference.checkpoint import save_checkpoint
-from inference.posterior import Posterior
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
@@ -82,7 +82,7 @@ class Run:
         self.experiment, self.options = experiment, options
         self.spec = SceneSpec.load(experiment.spec)
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
-        self.posterior = Posterior(self.spec, experiment.network).to(options.device)
+        self.posterior = build_posterior(self.spec, experiment.network).to(options.device)
         self.dtype = _precision(options)
         self.step = 0
         self.seconds = 0.0  # spent training, over all sessions

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.build import AnyPosterior
 from inference.collapsed import Search
 from inference.estimators import ESTIMATORS, Baseline, bound_loss
 from inference.likelihood import Likelihood
@@ -93,7 +94,7 @@ class Objective(Protocol):
 class Sleep:
     """Log density of the scenes that the model drew."""
 
-    def __init__(self, posterior: Posterior) -> None:
+    def __init__(self, posterior: AnyPosterior) -> None:
         self.posterior, self.parts = posterior, nn.ModuleDict()
 
     def __call__(
@@ -116,9 +117,14 @@ class Wake:
         renderer: draws what images are compared with.
     """
 
-    def __init__(self, posterior: Posterior, config: WakeConfig, renderer: Renderer) -> None:
+    def __init__(self, posterior: AnyPosterior, config: WakeConfig, renderer: Renderer) -> None:
         self.posterior, self.config, self.renderer = posterior, config, renderer
-        self.prior = StepPrior.of(posterior.spec)
+        if config.estimator == "enumerate" and not isinstance(posterior, Posterior):
+            raise ValueError(
+                "the estimator 'enumerate' looks for scenes with the map of cells; for the plain "
+                "network choose nvil, rloo or vimco"
+            )
+        self.prior = StepPrior.of(posterior.spec, wrapped=isinstance(posterior, Posterior))
         self.parts = nn.ModuleDict()
         self.baseline: Baseline | None = None
         if config.estimator == "nvil":
@@ -132,6 +138,7 @@ class Wake:
         image = batch.image
         target = functional.avg_pool2d(image, config.shrink)
         if config.estimator == "enumerate":
+            assert isinstance(self.posterior, Posterior)  # see __init__
             found = wake_loss(
                 self.posterior,
                 image,
@@ -188,7 +195,7 @@ class WakeSleep:
 
 def make_objective(
     name: ObjectiveName,
-    posterior: Posterior,
+    posterior: AnyPosterior,
     wake: WakeConfig,
     open_decoder: Callable[[], Renderer],
 ) -> Objective:

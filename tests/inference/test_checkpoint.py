@@ -109,6 +109,14 @@ def test_evaluation_is_read_beside_it(folder: Path) -> None:
     assert "evaluation.json" in message and "training evaluate" in message
 
 
+def test_a_network_of_no_kind_is_one_of_cells(folder: Path, tiny: Tiny) -> None:
+    """As checkpoints were written when there was no other."""
+    network = tiny("objects").config.model_dump()
+    assert network.pop("kind") == "cells"
+    edit(folder, network=network)
+    assert load_checkpoint(folder).posterior.config == tiny("objects").config
+
+
 def test_saving_again_replaces_it(folder: Path, tiny: Tiny) -> None:
     other = tiny("objects", seed=1)
     save_checkpoint(folder, other, name="objects", version="8")
@@ -190,6 +198,10 @@ def test_config_that_is_no_mapping_is_refused(content: str, folder: Path) -> Non
         ({"name": ...}, "name"),
         ({"network": {"chanels": 16}}, "network.chanels"),
         ({"network": {"height": 100}}, "network.height"),
+        ({"network": {"kind": "plain", "keys": 16}}, "network.keys"),
+        ({"network": {"kind": "plane"}}, "network"),
+        ({"network": {"kind": ["plain"]}}, "network"),
+        ({"network": "plain"}, "network"),
         ({"quality": {"error": "high"}}, "quality.error"),
     ],
 )

@@ -57,6 +57,16 @@ def test_density_of_one_object_integrates_to_one() -> None:
     assert float(total) == pytest.approx(1.0, rel=1e-4)
 
 
+def test_yaws_on_the_real_line_have_a_density_of_their_own() -> None:
+    """That integrates to one: else a yaw that nothing shows would spread for its own sake."""
+    prior = StepPrior.of(SceneSpec.load("objects"), wrapped=False)
+    yaw = torch.linspace(-15, 15, 3001)
+    density = prior.log_pose(torch.zeros(2), yaw) - prior.log_pose(torch.zeros(2), yaw[1500])
+    assert prior.yaw_std is not None
+    total = density.double().exp().sum() * 0.01 / (prior.yaw_std * math.sqrt(2 * math.pi))
+    assert float(total) == pytest.approx(1.0, rel=1e-4)
+
+
 def test_what_absent_slots_hold_reaches_neither_value_nor_gradient() -> None:
     prior = StepPrior.of(SceneSpec.load("tabletop"))
     scene = Scene.empty(1, 3)

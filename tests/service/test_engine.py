@@ -2,14 +2,16 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from inference.checkpoint import Checkpoint
+from inference.checkpoint import Checkpoint, save_checkpoint
 from inference.estimate import Estimate
+from inference.plain import PlainConfig, PlainPosterior
 from renderer import Scene, open_renderer
 from renderer.camera import project
 from service.answers import UNIFORM, compose, describe, optical_pose, quaternion
@@ -174,6 +176,34 @@ def test_the_answer_in_json(checkpoint: Checkpoint, scene: Scene, picture: Pictu
         wanted[5, 5] = UNIFORM if continuous else 0.01
         assert thing.covariance == pytest.approx(wanted.flatten().tolist(), rel=1e-6)
     assert {thing.symmetry.kind for thing in response.objects} <= {"none", "continuous"}
+
+
+def test_the_answer_of_a_plain_network(
+    checkpoint: Checkpoint, tmp_path: Path, photo: Image.Image, encode: Encode
+) -> None:
+    """Complete, and no more sure of a turn that cannot be seen than any other network's."""
+    torch.manual_seed(0)
+    network = PlainPosterior(
+        checkpoint.spec, PlainConfig(channels=8, summary=16, hidden=16, blocks=0)
+    )
+    with torch.no_grad():
+        network.head.bias[0] = 6.0  # as many objects as there can be
+        network.head.weight.mul_(20.0)
+    save_checkpoint(tmp_path, network, name="plain")
+    engine = Engine(tmp_path)
+    answer = engine.infer(Decoder(32, 32).decode(encode(photo)))
+    response = compose(engine.checkpoint, answer, request_id="r", stamp="s")
+    assert len(response.objects) == 3
+    for thing in response.objects:
+        continuous = thing.symmetry.kind == "continuous"
+        assert (thing.yaw.std is None) == continuous
+        covariance = torch.tensor(thing.covariance).view(6, 6)
+        assert (covariance.diagonal()[[0, 1, 5]] > 0).all()
+        assert not continuous or thing.yaw.value == 0
+    assert response.camera.azimuth.std > 0
+    report = describe(engine.checkpoint)
+    assert (report.input.width, report.input.height) == (32, 32)
+    engine.close()
 
 
 def test_oriented_box_holds_the_turned_mesh(

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ import torch
 from PIL import Image
 
 from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.plain import PlainConfig
 from inference.posterior import Posterior, PosteriorConfig
 from renderer import Scene, SceneSpec, open_renderer
 from training.cli import main
 from training.evaluate import evaluate
+from training.experiments import Experiment
+from training.loop import RunOptions, train
 
 LEVELS = {"0.5", "0.8", "0.9", "0.95"}
 
@@ -81,6 +85,26 @@ def test_evaluate_writes_the_promised_keys(
         assert figures["coverage"][name].keys() == LEVELS
     assert figures["milliseconds_per_image"] > 0
     assert "azimuth_error median" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("order", ["given", "any"])
+def test_a_plain_network_trains_and_evaluates(
+    order: Literal["given", "any"], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both supervised baselines are an experiment with another network, and nothing more."""
+    network = PlainConfig(channels=8, summary=16, hidden=16, blocks=1, order=order)
+    experiment = Experiment(
+        name="plain", spec="objects", network=network, supersample=1, backend="raycast", batch=8
+    )
+    again = Experiment.model_validate_json(experiment.model_dump_json())
+    assert again == experiment
+    train(experiment, RunOptions(out=tmp_path, steps=3, workers=0, threads=1))
+    assert load_checkpoint(tmp_path).posterior.config == network
+    file = tmp_path / "evaluation.json"
+    call(monkeypatch, "evaluate", tmp_path, "--scenes", 70, "--backend", "raycast", "--json", file)
+    figures = json.loads(file.read_text())
+    assert 0 <= figures["count_accuracy"] <= 1
+    assert figures["reconstruction_mse"] > 0
 
 
 def test_evaluation_depends_on_its_seed_alone(checkpoint: Path) -> None:
