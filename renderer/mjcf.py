@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from renderer.camera import camera_pose, rotation_z
+from renderer.detail import simplified
 from renderer.meshes import mujoco_mesh_arrays
 from renderer.scene import Scene
 from renderer.spec import SceneSpec, read_texture
@@ -49,6 +50,25 @@ class SceneModel:
     offset: NDArray[np.float64]  # [C, 3] m, from an object's origin to its geom's
     rotation: NDArray[np.float64]  # [C, 3, 3], from the geom's axes to the object's
 
+    def object_poses(self, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Positions `[B, K, 3]` m and rotations `[B, K, 3, 3]` of the geom that each slot shows.
+
+        Those of empty slots have no meaning.
+
+        Raises:
+            ValueError: a present object is of no class of the spec.
+        """
+        classes, presence = len(self.spec.objects), scene.presence.cpu()
+        identity = scene.identity.cpu().where(presence, 0).numpy()
+        if ((identity < 0) | (identity >= classes)).any():
+            raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
+        yaw = scene.yaw.detach().cpu().where(presence, 0)
+        turn = rotation_z(yaw.double()).numpy()
+        position = np.einsum("bkij,bkj->bki", turn, self.offset[identity])
+        position[..., :2] += scene.position.detach().cpu().where(presence[..., None], 0).numpy()
+        rotation = turn @ self.rotation[identity]
+        return position.astype(np.float32), rotation.astype(np.float32)
+
     def geom_poses(self, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Positions `[B, G, 3]` m and rotations `[B, G, 3, 3]` of every geom in every scene.
 
@@ -56,21 +76,14 @@ class SceneModel:
             ValueError: a present object is of no class of the spec.
         """
         batch, slots, classes = len(scene), scene.slots, len(self.spec.objects)
-        table = self.model.geom_pos[:1]
+        shown_position, shown_rotation = self.object_poses(scene)
         position = np.broadcast_to(HIDDEN, (batch, 1 + slots * classes, 3)).astype(np.float32)
-        position[:, 0] = table
+        position[:, 0] = self.model.geom_pos[:1]
         rotation = np.zeros((batch, 1 + slots * classes, 3, 3), dtype=np.float32)
         rotation[:] = np.eye(3)
-        b, k = scene.presence.cpu().nonzero(as_tuple=True)
-        identity = scene.identity.cpu()[b, k].numpy()
-        if ((identity < 0) | (identity >= classes)).any():
-            raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
-        geom = 1 + k.numpy() * classes + identity
-        turn = rotation_z(scene.yaw.detach().cpu()[b, k].double()).numpy()
-        origin = np.zeros((len(b), 3))
-        origin[:, :2] = scene.position.detach().cpu()[b, k].numpy()
-        position[b.numpy(), geom] = origin + np.einsum("nij,nj->ni", turn, self.offset[identity])
-        rotation[b.numpy(), geom] = turn @ self.rotation[identity]
+        b, k = (index.numpy() for index in scene.presence.cpu().nonzero(as_tuple=True))
+        geom = 1 + k * classes + scene.identity.cpu().numpy()[b, k]
+        position[b, geom], rotation[b, geom] = shown_position[b, k], shown_rotation[b, k]
         return position, rotation
 
     def camera_poses(self, scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -79,12 +92,14 @@ class SceneModel:
         return position.numpy().astype(np.float32), axes.numpy().astype(np.float32)
 
 
-def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
+def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float = 0.0) -> SceneModel:
     """Compiles the model that shows the scenes of `spec`.
 
     Args:
         spec: the world.
         slots: K; the spec's greatest count when not given.
+        tolerance: m, how far meshes may be off in order to have fewer triangles. Those with a
+            texture stay as they are: a seam of theirs would not survive.
     """
     slots = slots or spec.count.max
     builder = mujoco.MjSpec()
@@ -111,7 +126,10 @@ def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
     for item, geometry in zip(spec.objects, spec.geometries, strict=True):
         _add_material(builder, spec, item.name, item.colour, item.texture)
         if geometry.mesh is not None:
-            arrays = mujoco_mesh_arrays(geometry.mesh)
+            coarse = tolerance > 0 and item.texture is None
+            arrays = mujoco_mesh_arrays(
+                simplified(geometry.mesh, tolerance) if coarse else geometry.mesh
+            )
             mesh = builder.add_mesh(name=item.name, **arrays.spec_fields())
             mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
     for slot in range(slots):
