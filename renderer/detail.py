@@ -25,10 +25,10 @@ from renderer.spec import SceneSpec
 
 Floats = NDArray[np.float64]
 
-PIXEL_SHARE = 1 / 8  # of a pixel, that a simplified surface may be off by
+PIXEL_SHARE = 1 / 16  # of a pixel, that a simplified surface may be off by
 
-LEVELS = 8  # at most so many times are the triangles made fewer,
-RATIO = 0.7  # each time to this share of them,
+LEVELS = 12  # at most so many times are the triangles made fewer,
+RATIO = 0.8  # each time to this share of them,
 FEWEST = 60  # and not to less than these
 AGGRESSION = 3.0  # of fast_simplification: slow and close, where 7 is fast and far off
 
@@ -40,7 +40,9 @@ MARKS = np.array(
         [1 / 3, 1 / 3, 1 / 3],
     ]
 )
-POINTS, SAMPLES, NEAREST = 2000, 20000, 16  # of one surface, of the other, looked at for each point
+POINTS, SAMPLES = 2000, 20000  # on one surface, and on the other
+NEAREST = 8  # samples that are looked at for each point
+CLOSELY, CLOSE_NEAREST = 16, 512  # points that are looked at again at a time, and how closely
 
 
 def pixel_tolerance(spec: SceneSpec, height: int) -> float:
@@ -95,9 +97,7 @@ def simplified(mesh: trimesh.Trimesh, tolerance: float) -> trimesh.Trimesh:
 def deviation(one: trimesh.Trimesh, other: trimesh.Trimesh) -> float:
     """How far [m] the surfaces are apart where they are farthest: their Hausdorff distance.
 
-    Over the vertices of both and points sampled on them. Too large rather than too small, by as
-    much as the samples are apart: of each point only the triangles under the nearest samples of
-    the other surface are looked at.
+    Over the vertices of both and points sampled on them.
     """
     return max(_farthest(one, other), _farthest(other, one))
 
@@ -110,11 +110,26 @@ def _farthest(mesh: trimesh.Trimesh, other: trimesh.Trimesh) -> float:
     triangles = np.asarray(other.triangles)
     # Small triangles and slivers may have no sample of their own: corners and middles of all.
     marks = np.einsum("mk,nkd->mnd", MARKS, triangles).reshape(-1, 3)
-    near = np.concatenate([near, marks])
+    tree = cKDTree(np.concatenate([near, marks]))
     faces = np.concatenate([faces, np.tile(np.arange(len(triangles)), len(MARKS))])
-    _, neighbour = cKDTree(near).query(points, k=NEAREST)
-    triangles = triangles[faces[neighbour].reshape(-1)]
-    repeated = np.repeat(points, NEAREST, axis=0)
-    closest = np.asarray(trimesh.triangles.closest_point(triangles, repeated))
-    distance = np.linalg.norm(closest - repeated, axis=1).reshape(-1, NEAREST).min(axis=1)
-    return float(distance.max())
+
+    def distance(chosen: Floats, nearest: int) -> Floats:
+        """From points [N, 3] to the triangles under so many samples near each: [N] m."""
+        _, neighbour = tree.query(chosen, k=min(nearest, tree.n))
+        candidates = triangles[faces[neighbour].reshape(-1)]
+        repeated = np.repeat(chosen, neighbour.shape[1], axis=0)
+        closest = np.asarray(trimesh.triangles.closest_point(candidates, repeated))
+        gaps: Floats = np.linalg.norm(closest - repeated, axis=1).reshape(neighbour.shape)
+        return gaps.min(axis=1)
+
+    # Too large where the closest triangle has no sample near. The farthest points are looked at
+    # again more closely, until no other could be farther.
+    rough = distance(points, NEAREST)
+    order = np.argsort(-rough, kind="stable")
+    farthest = 0.0
+    for start in range(0, len(order), CLOSELY):
+        if rough[order[start]] <= farthest:
+            break
+        again = order[start : start + CLOSELY]
+        farthest = max(farthest, float(distance(points[again], CLOSE_NEAREST).max()))
+    return farthest
