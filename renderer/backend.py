@@ -45,6 +45,10 @@ class Renderer(Protocol):
         """The same pictures as `[B, H, W, 3]` uint8, on the CPU."""
         ...
 
+    def close(self) -> None:
+        """Frees what it holds; it cannot draw afterwards. Once more does no harm."""
+        ...
+
 
 @runtime_checkable
 class WindowRenderer(Renderer, Protocol):
@@ -57,8 +61,9 @@ class WindowRenderer(Renderer, Protocol):
     def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
         """Pixels `[P, 3]` in [0, 1]: those of one window of each scene's picture, packed.
 
-        The same as cut out of `render(scene)`, but for what two ways of rounding make of it:
-        a sample on an edge may fall to its other side.
+        The same as cut out of `render(scene)`, but for what two ways of rounding make of it: a
+        sample on an edge may fall to its other side. A renderer may also leave out detail of a
+        mesh that is far smaller than a pixel, and so move an edge by that much.
 
         Args:
             scene: N scenes.
@@ -134,7 +139,7 @@ def _open(
     return PooledRenderer(spec, form, backend=backend, processes=processes)
 
 
-def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) -> Renderer:
+def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) -> WindowRenderer:
     """Opens the one backend of that name, in this process; raises as `open_renderer`."""
     # Each backend is imported when it is wanted: Warp takes a second, OpenGL may be absent.
     if backend == "opengl":

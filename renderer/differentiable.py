@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -115,10 +116,11 @@ def picture_changes(
     """
     multiples = CHUNK_VALUES // (picture.shape[1:].numel() * CHUNK_MULTIPLE)
     changes = [picture.new_zeros(0)]
+    before, weight = (_channels_last(value).flatten(1) for value in (picture, upstream))
     for part in differences.split(max(1, multiples) * CHUNK_MULTIPLE):
         row = part.row.to(picture.device)
-        change = renderer.render(perturb(scene, part)) - picture[row]
-        changes.append(torch.einsum("nchw,nchw->n", upstream[row], change))
+        after = _channels_last(renderer.render(perturb(scene, part))).flatten(1)
+        changes.append(torch.linalg.vecdot(weight[row], after - before[row]))
     return torch.cat(changes)
 
 
@@ -151,7 +153,7 @@ def window_changes(
     moved = perturb(scene, moves)
     windows = change_windows(renderer.spec, scene, moves, moved, height, width)
     # Pixels as rows, so that a pixel is found by one index.
-    before, weight = (value.permute(0, 2, 3, 1).reshape(-1, 3) for value in (picture, upstream))
+    before, weight = (_channels_last(value).reshape(-1, 3) for value in (picture, upstream))
     size = max(1, CHUNK_VALUES // int(3 * windows[:, 2:].prod(dim=1).amax().clamp_min(1)))
     parts = []
     for start in range(0, len(moves), size):
@@ -160,10 +162,15 @@ def window_changes(
         pixels = Pixels.of(windows[part])
         index = (moves.row[part][pixels.window] * height + pixels.y) * width + pixels.x
         index, window = index.to(picture.device), pixels.window.to(picture.device)
-        product = torch.einsum("pc,pc->p", weight[index], after - before[index])
+        product = torch.linalg.vecdot(weight[index], after - before[index])
         parts.append(product.new_zeros(len(windows[part])).index_add_(0, window, product))
     changes[of_object.to(changes.device)] = torch.cat(parts)
     return changes
+
+
+def _channels_last(pictures: Tensor) -> Tensor:
+    """Pictures `[B, 3, H, W]` as `[B, H, W, 3]`: as renderers make them, so mostly no copy."""
+    return pictures.permute(0, 2, 3, 1).contiguous()
 
 
 class _Render(torch.autograd.Function):
@@ -191,7 +198,9 @@ class _Render(torch.autograd.Function):
         *tensors, picture = ctx.saved_tensors
         scene = Scene(*tensors)
         # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
-        counts = upstream.flatten(1).any(dim=1).to(ctx.differences.row.device)
+        upstream = upstream.contiguous(memory_format=torch.channels_last)
+        largest = torch.linalg.vector_norm(upstream, ord=math.inf, dim=(1, 2, 3))
+        counts = (largest != 0).to(ctx.differences.row.device)
         differences = ctx.differences[counts[ctx.differences.row]]
         # Other renderers, stand-ins in tests among them, may know whole pictures only.
         windowed = isinstance(ctx.renderer, WindowRenderer)

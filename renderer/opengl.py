@@ -174,18 +174,26 @@ class OpenGLRenderer:
                 )
         return torch.from_numpy(pictures)
 
-    def render_windows(self, scene: Scene, windows: Tensor, *, before: int = 0) -> Tensor:
+    def render_windows(self, scene: Scene, windows: Tensor, *, part: slice | None = None) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         Each window is drawn through its own part of the camera's frustum, with the objects that can
         be seen in it, next to others in the framebuffer. See `WindowRenderer.render_windows` for
         how far they are from whole pictures.
+
+        Args:
+            scene: the scenes.
+            windows: `[N, 4]`, of these scenes.
+            part: which of the windows are of these scenes, where others are drawn elsewhere: each
+                is drawn where it would be if all of them were drawn here, as in `render_bytes`.
         """
+        part = part or slice(0, len(windows))
         scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
+        page_size = (self._columns * self.width, self._rows * self.height)
+        places = pack([(width, height) for width, height in windows[:, 2:].tolist()], *page_size)
+        places, windows = places[part], windows[part]
         seen = _objects(scene, self._meets(scene, windows))
         frames = windows.tolist()
-        page_size = (self._columns * self.width, self._rows * self.height)
-        places = pack([(width, height) for _, _, width, height in frames], *page_size)
         page, left, bottom = np.array(places, dtype=np.int64).reshape(-1, 3).T
         # Where each pixel is on its page. OpenGL's rows go upwards, a window's last one first.
         pixels = Pixels.of(windows)

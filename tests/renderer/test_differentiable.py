@@ -47,6 +47,9 @@ class Blobs:
     def render_bytes(self, scene: Scene) -> Tensor:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
 
 class Counting:
     """Another renderer that remembers how many scenes each call asked for."""
@@ -63,6 +66,9 @@ class Counting:
     def render_bytes(self, scene: Scene) -> Tensor:
         self.calls.append(len(scene))
         return self.inner.render_bytes(scene)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +285,9 @@ class Fine:
 
     def render_bytes(self, scene: Scene) -> Tensor:
         raise NotImplementedError
+
+    def close(self) -> None:
+        pass
 
 
 def blurred_error(target: Tensor, sigma: float) -> Loss:

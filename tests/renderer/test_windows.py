@@ -333,6 +333,9 @@ class WholePictures:
     def render_bytes(self, scene: Scene) -> Tensor:
         return self.inner.render_bytes(scene)
 
+    def close(self) -> None:
+        self.inner.close()
+
 
 @pytest.mark.parametrize("scheme", ["random", "forward"])
 def test_gradient_is_that_of_whole_pictures(backend: str, scheme: Scheme) -> None:
