@@ -58,17 +58,18 @@ class WindowRenderer(Renderer, Protocol):
     for this, and draws whole pictures where it is missing.
     """
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(self, scene: Scene, windows: Tensor, *, coarse: bool = False) -> Tensor:
         """Pixels `[P, 3]` in [0, 1]: those of one window of each scene's picture, packed.
 
-        The same as cut out of `render(scene)`, but for what two ways of rounding make of it: a
-        sample on an edge may fall to its other side. A renderer may also leave out detail of a
-        mesh that is far smaller than a pixel, and so move an edge by that much.
+        The same as cut out of `render(scene)`, but for what two ways of rounding make of it:
+        a sample on an edge may fall to its other side.
 
         Args:
             scene: N scenes.
             windows: `[N, 4]` int64, left, top, width and height in px, within the picture; of no
                 width or height to draw nothing. `renderer.windows.Pixels` has the order.
+            coarse: whether the renderer may save time by leaving out detail, and so move edges by
+                what is a small part of a pixel; by how much is its own affair.
         """
         ...
 

@@ -25,7 +25,7 @@ from renderer.spec import SceneSpec
 
 Floats = NDArray[np.float64]
 
-PIXEL_SHARE = 1 / 16  # of a pixel, that a simplified surface may be off by
+PIXEL_SHARE = 1 / 8  # of a pixel, that a simplified surface may be off by
 
 LEVELS = 12  # at most so many times are the triangles made fewer,
 RATIO = 0.8  # each time to this share of them,

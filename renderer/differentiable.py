@@ -34,7 +34,7 @@ def differentiable_render(
     scene: Scene,
     *,
     step: Steps | float | None = None,
-    scheme: Scheme = "central",
+    scheme: Scheme = "forward",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Pictures `[B, 3, H, W]` in [0, 1], with gradients to where everything stands.
@@ -88,6 +88,7 @@ def differentiable_render(
         scene.identity,
         renderer,
         differences,
+        scheme != "central",
     )
     return picture
 
@@ -130,6 +131,8 @@ def window_changes(
     differences: Differences,
     picture: Tensor,
     upstream: Tensor,
+    *,
+    coarse: bool = False,
 ) -> Tensor:
     """As `picture_changes`, but of a moved object's picture draws only what its move can change.
 
@@ -139,6 +142,8 @@ def window_changes(
         differences: N moves of them.
         picture: `[B, 3, H, W]`, of the scenes as they are.
         upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
+        coarse: whether the windows may be drawn with less detail than `picture`, see
+            `WindowRenderer.render_windows`.
     """
     height, width = renderer.height, renderer.width
     of_object = differences.slot(scene.slots)[1]
@@ -158,7 +163,7 @@ def window_changes(
     parts = []
     for start in range(0, len(moves), size):
         part = slice(start, start + size)
-        after = renderer.render_windows(moved[part], windows[part])
+        after = renderer.render_windows(moved[part], windows[part], coarse=coarse)
         pixels = Pixels.of(windows[part])
         index = (moves.row[part][pixels.window] * height + pixels.y) * width + pixels.x
         index, window = index.to(picture.device), pixels.window.to(picture.device)
@@ -186,10 +191,11 @@ class _Render(torch.autograd.Function):
         identity: Tensor,
         renderer: Renderer,
         differences: Differences,
+        coarse: bool,
     ) -> Tensor:
         picture = renderer.render(Scene(presence, identity, position, yaw, azimuth))
         ctx.save_for_backward(presence, identity, position, yaw, azimuth, picture)
-        ctx.renderer, ctx.differences = renderer, differences
+        ctx.renderer, ctx.differences, ctx.coarse = renderer, differences, coarse
         return picture
 
     @staticmethod
@@ -199,12 +205,14 @@ class _Render(torch.autograd.Function):
         scene = Scene(*tensors)
         # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
         upstream = upstream.contiguous(memory_format=torch.channels_last)
-        largest = torch.linalg.vector_norm(upstream, ord=math.inf, dim=(1, 2, 3))
+        largest = torch.linalg.vector_norm(_channels_last(upstream).flatten(1), math.inf, dim=1)
         counts = (largest != 0).to(ctx.differences.row.device)
         differences = ctx.differences[counts[ctx.differences.row]]
+        drawn = (ctx.renderer, scene, differences, picture, upstream)
         # Other renderers, stand-ins in tests among them, may know whole pictures only.
-        windowed = isinstance(ctx.renderer, WindowRenderer)
-        changes_of = window_changes if windowed else picture_changes
-        changes = changes_of(ctx.renderer, scene, differences, picture, upstream)
+        if isinstance(ctx.renderer, WindowRenderer):
+            changes = window_changes(*drawn, coarse=ctx.coarse)
+        else:
+            changes = picture_changes(*drawn)
         gradients = contract(differences, changes.to(scene.azimuth), len(scene), scene.slots)
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None

@@ -104,7 +104,7 @@ class OpenGLRenderer:
         self._rows = max(1, FRAMEBUFFER // (height * supersample))
         self._lock = threading.Lock()
         self._stages: list[Stage] = []
-        self._windows: Stage | None = None  # opened when the first window is asked for
+        self._coarse: Stage | None = None  # opened when it is first asked for
         self._context = create_context()
         with self._context.as_current():
             self._pictures = self._open_stage(tolerance=0.0)
@@ -120,6 +120,12 @@ class OpenGLRenderer:
         )
         self._stages.append(stage)
         return stage
+
+    def _coarse_stage(self) -> Stage:
+        if self._coarse is None:
+            tolerance = pixel_tolerance(self.spec, self.height)
+            self._coarse = self._open_stage(tolerance=tolerance)
+        return self._coarse
 
     def close(self) -> None:
         """Frees the framebuffers and the context; the renderer cannot draw afterwards."""
@@ -174,7 +180,14 @@ class OpenGLRenderer:
                 )
         return torch.from_numpy(pictures)
 
-    def render_windows(self, scene: Scene, windows: Tensor, *, part: slice | None = None) -> Tensor:
+    def render_windows(
+        self,
+        scene: Scene,
+        windows: Tensor,
+        *,
+        coarse: bool = False,
+        part: slice | None = None,
+    ) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         Each window is drawn through its own part of the camera's frustum, with the objects that can
@@ -184,6 +197,7 @@ class OpenGLRenderer:
         Args:
             scene: the scenes.
             windows: `[N, 4]`, of these scenes.
+            coarse: whether to draw simplified meshes, off by an eighth of a pixel at most.
             part: which of the windows are of these scenes, where others are drawn elsewhere: each
                 is drawn where it would be if all of them were drawn here, as in `render_bytes`.
         """
@@ -204,10 +218,7 @@ class OpenGLRenderer:
         packed = np.empty((len(window), 3), dtype=np.uint8)
         shown = windows[:, 2:].all(dim=1).numpy()
         with self._drawing():
-            stage = self._windows
-            if stage is None:
-                tolerance = pixel_tolerance(self.spec, self.height)
-                stage = self._windows = self._open_stage(tolerance=tolerance)
+            stage = self._coarse_stage() if coarse else self._pictures
             stage.take_up()
             poses = _poses(stage, scene)
             for number in np.unique(page[shown]).tolist():
@@ -308,9 +319,5 @@ def _objects(scene: Scene, shown: Tensor) -> list[list[tuple[int, int]]]:
 
 def _poses(stage: Stage, scene: Scene) -> tuple[Floats, Floats, Floats, Floats]:
     """Of each scene: positions and rotations of what the slots show, then of the camera."""
-    position, rotation = stage.scene_model.object_poses(scene)
-    return (
-        position,
-        rotation.reshape(*position.shape[:2], 9),
-        *stage.scene_model.camera_poses(scene),
-    )
+    model = stage.scene_model
+    return *model.object_poses(scene), *model.camera_poses(scene)

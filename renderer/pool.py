@@ -85,6 +85,7 @@ class _Draw(NamedTuple):
 
     scene: tuple[_Field, ...]  # the tensors of a Scene
     windows: _Field | None  # [B, 4] int64; None for whole pictures
+    coarse: bool  # windows only
     drawn: _Field  # [B, H, W, 3] uint8, or [P, 3] float32
     start: int
     stop: int
@@ -215,17 +216,24 @@ class PooledRenderer:
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
         return self._draw(scene, None, pictures, np.arange(len(scene) + 1))
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(self, scene: Scene, windows: Tensor, *, coarse: bool = False) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         See `WindowRenderer.render_windows`; raises as `render`.
         """
         scene, windows = slots_of(scene, self.slots), windows.cpu()
         ends = _ends(windows)
-        return self._draw(scene, windows, np.empty((int(ends[-1]), 3), dtype=np.float32), ends)
+        pixels = np.empty((int(ends[-1]), 3), dtype=np.float32)
+        return self._draw(scene, windows, pixels, ends, coarse=coarse)
 
     def _draw(
-        self, scene: Scene, windows: Tensor | None, drawn: NDArray[Any], ends: NDArray[np.int64]
+        self,
+        scene: Scene,
+        windows: Tensor | None,
+        drawn: NDArray[Any],
+        ends: NDArray[np.int64],
+        *,
+        coarse: bool = False,
     ) -> Tensor:
         """What is drawn of all scenes.
 
@@ -234,6 +242,7 @@ class PooledRenderer:
             windows: `[B, 4]`, or None for whole pictures.
             drawn: room for it.
             ends: `[B + 1]`, the rows of `drawn` at which that of each scene starts and ends.
+            coarse: see `WindowRenderer.render_windows`.
         """
         with self._lock:
             if not self._farewell.alive or not self._crew.pipes:
@@ -241,7 +250,7 @@ class PooledRenderer:
             if os.getpid() != self._crew.owner:
                 raise RuntimeError("this renderer is another process's; open one in this process")
             try:
-                error = self._share_out(scene, windows, drawn, ends)
+                error = self._share_out(scene, windows, drawn, ends, coarse)
             except BaseException:  # replies may be under way: the next batch would take them up
                 self._crew.dismiss(patience=0)
                 raise
@@ -250,7 +259,12 @@ class PooledRenderer:
         return torch.from_numpy(drawn)
 
     def _share_out(
-        self, scene: Scene, windows: Tensor | None, drawn: NDArray[Any], ends: NDArray[np.int64]
+        self,
+        scene: Scene,
+        windows: Tensor | None,
+        drawn: NDArray[Any],
+        ends: NDArray[np.int64],
+        coarse: bool,
     ) -> Exception | None:
         """Fills in what is drawn; returns the first thing that went wrong with a part of it."""
         crew, count = self._crew, len(scene)
@@ -268,13 +282,13 @@ class PooledRenderer:
             for field, tensor in zip(fields, tensors, strict=True):
                 field.of(crew.scenes)[...] = tensor
             whole = _Field(drawn.shape, drawn.dtype.str, 0)
-            what = (fields[:5], fields[5] if windows is not None else None, whole)
+            what = (fields[:5], fields[5] if windows is not None else None, coarse, whole)
             for number in at_work:
                 self._tell(number, _Draw(*what, parts[number].start, parts[number].stop))
         try:
             own = slice(cuts[-2], cuts[-1])
             drawn[ends[own.start] : ends[own.stop]] = _draw_part(
-                self._own, scene[own], windows, own
+                self._own, scene[own], windows, own, coarse
             )
         except Exception as error:
             errors.append(error)
@@ -355,7 +369,7 @@ class PooledRenderer:
 
 
 def _draw_part(
-    renderer: WindowRenderer, scene: Scene, windows: Tensor | None, part: slice
+    renderer: WindowRenderer, scene: Scene, windows: Tensor | None, part: slice, coarse: bool
 ) -> NDArray[Any]:
     """Pictures, or pixels of windows, of those scenes that are `part` of a batch.
 
@@ -364,6 +378,7 @@ def _draw_part(
         scene: those scenes.
         windows: `[B, 4]`, of all of the batch; None for pictures.
         part: where in the batch they are.
+        coarse: of windows, see `WindowRenderer.render_windows`.
     """
     if renderer.name == "opengl":  # where in its framebuffer it draws depends on all of the batch
         from renderer.opengl import OpenGLRenderer
@@ -371,10 +386,10 @@ def _draw_part(
         assert isinstance(renderer, OpenGLRenderer)
         if windows is None:
             return renderer.render_bytes(scene, before=part.start).numpy()
-        return renderer.render_windows(scene, windows, part=part).numpy()
+        return renderer.render_windows(scene, windows, coarse=coarse, part=part).numpy()
     if windows is None:
         return renderer.render_bytes(scene).numpy()
-    return renderer.render_windows(scene, windows[part]).numpy()
+    return renderer.render_windows(scene, windows[part], coarse=coarse).numpy()
 
 
 def _ends(windows: Tensor) -> NDArray[np.int64]:
@@ -455,7 +470,7 @@ def _work(pipe: Connection) -> None:
                     if message.windows is not None:
                         windows = torch.from_numpy(message.windows.of(memories[0]).copy())
                         rows = slice(*_ends(windows)[[part.start, part.stop]].tolist())
-                    drawn = _draw_part(renderer, scene, windows, part)
+                    drawn = _draw_part(renderer, scene, windows, part, message.coarse)
                     message.drawn.of(memories[1])[rows] = drawn
             except Exception as error:
                 reply = _portable(error)

@@ -127,10 +127,11 @@ class RaycastRenderer:
             return torch.empty(0, self.height, self.width, 3, dtype=torch.uint8)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(self, scene: Scene, windows: Tensor, *, coarse: bool = False) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
-        The same rays as through a whole picture, but computed from each tile's own camera.
+        The same rays as through a whole picture, but computed from each tile's own camera. They
+        hardly cost less with fewer triangles, so `coarse` is the same.
         """
         scene = slots_of(scene, self.slots)
         poses = self._poses(scene)

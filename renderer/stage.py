@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 # What makes an MjvGeom look like its class, wherever it stands.
 _LOOKS = (
     *("type", "dataid", "objtype", "category", "matid", "texcoord", "size", "rgba", "emission"),
-    *("specular", "shininess", "reflectance", "modelrbound", "transparent"),
+    *("specular", "shininess", "reflectance", "transparent"),
 )
 
 
@@ -70,6 +70,7 @@ class Stage:
                 "a smaller picture or supersample, or the backend 'raycast'"
             ) from None
         self._samples = np.empty((*framebuffer, 4), dtype=np.uint8)
+        self._area = mujoco.MjrRect(0, 0, 0, 0)
         self._prepare(model, slots)
 
     def free(self) -> None:
@@ -146,7 +147,7 @@ class Stage:
         Args:
             objects: slot and class of each.
             position: `[K, 3]` m, of each slot's geom.
-            rotation: `[K, 9]`, of each slot's geom, row by row.
+            rotation: `[K, 3, 3]`, of each slot's geom.
         """
         for drawn, (slot, c) in enumerate(objects):
             geom, at, turned = self._geoms[drawn]
@@ -154,12 +155,14 @@ class Stage:
                 for name, value in self._looks[c].items():
                     _assign(geom, name, value)
                 self._shown[drawn] = c
-            at[:], turned.flat = position[slot], rotation[slot]
+            at[:] = position[slot]
+            turned[:] = rotation[slot]
         self._scene.ngeom = 1 + len(objects)
 
     def draw(self, left: int, bottom: int, width: int, height: int) -> None:
         """Draws into that part of the framebuffer, samples."""
-        area = mujoco.MjrRect(left, bottom, width, height)
+        area = self._area
+        area.left, area.bottom, area.width, area.height = left, bottom, width, height
         mujoco.mjr_render(area, self._scene, self._context)
 
     def read(self, bottom: int, rows: int) -> Bytes:

@@ -99,16 +99,16 @@ def moved_windows(spec: SceneSpec, scene: Scene) -> tuple[Scene, Tensor]:
     return moved, change_windows(spec, scene, differences, moved, SIZE["height"], SIZE["width"])
 
 
-@pytest.mark.parametrize("count", [70, 1, 0])
+@pytest.mark.parametrize(("count", "coarse"), [(70, True), (70, False), (1, True), (0, False)])
 def test_windows_are_those_of_one_process(
-    pair: tuple[Renderer, Renderer], scene: Scene, count: int
+    pair: tuple[Renderer, Renderer], scene: Scene, count: int, coarse: bool
 ) -> None:
     one, several = pair
     assert isinstance(one, WindowRenderer) and isinstance(several, WindowRenderer)
     moved, windows = moved_windows(one.spec, scene[:count])
-    found = several.render_windows(moved, windows)
+    found = several.render_windows(moved, windows, coarse=coarse)
     assert found.shape == (int(windows[:, 2:].prod(dim=1).sum()), 3)
-    assert torch.equal(found, one.render_windows(moved, windows))
+    assert torch.equal(found, one.render_windows(moved, windows, coarse=coarse))
 
 
 def test_gradients_are_those_of_one_process(pair: tuple[Renderer, Renderer], scene: Scene) -> None:
