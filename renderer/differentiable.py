@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -205,7 +204,7 @@ class _Render(torch.autograd.Function):
         scene = Scene(*tensors)
         # Samples that a loss leaves out (masked, outweighed) need not be drawn again.
         upstream = upstream.contiguous(memory_format=torch.channels_last)
-        largest = torch.linalg.vector_norm(_channels_last(upstream).flatten(1), math.inf, dim=1)
+        largest = _channels_last(upstream).flatten(1).abs().amax(dim=1)
         counts = (largest != 0).to(ctx.differences.row.device)
         differences = ctx.differences[counts[ctx.differences.row]]
         drawn = (ctx.renderer, scene, differences, picture, upstream)

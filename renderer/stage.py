@@ -70,7 +70,6 @@ class Stage:
                 "a smaller picture or supersample, or the backend 'raycast'"
             ) from None
         self._samples = np.empty((*framebuffer, 4), dtype=np.uint8)
-        self._area = mujoco.MjrRect(0, 0, 0, 0)
         self._prepare(model, slots)
 
     def free(self) -> None:
@@ -107,7 +106,12 @@ class Stage:
                 _assign(geom, name, value)
         # What all classes have in common need not be said again.
         varying = [name for name in _LOOKS if any(_differ(look, looks[0], name) for look in looks)]
-        self._looks = [{name: look[name] for name in varying} for look in looks]
+        arrays = [name for name in varying if isinstance(looks[0][name], np.ndarray)]
+        numbers = [name for name in varying if name not in arrays]
+        self._looks = [
+            ([look[name] for name in arrays], [(name, look[name]) for name in numbers])
+            for look in looks
+        ]
         self._shown = [0] * slots  # class whose look each drawn geom has now
         # Views of what changes between pictures, kept: asking for each anew costs more than it.
         eyes = list(self._scene.camera)  # both: MuJoCo averages them
@@ -116,7 +120,10 @@ class Stage:
         self._from = [one.pos for one in (*eyes, *lights)]
         self._towards = [*(eye.forward for eye in eyes), *(light.dir for light in lights)]
         self._up = [eye.up for eye in eyes]
-        self._geoms = [(geom, geom.pos, geom.mat) for geom in self._scene.geoms[1 : 1 + slots]]
+        self._geoms = [
+            (geom, geom.pos, geom.mat, [getattr(geom, name) for name in arrays])
+            for geom in self._scene.geoms[1 : 1 + slots]
+        ]
         self._pixel = (eyes[0].frustum_top - eyes[0].frustum_bottom) / self._height
 
     def take_up(self) -> None:
@@ -150,10 +157,13 @@ class Stage:
             rotation: `[K, 3, 3]`, of each slot's geom.
         """
         for drawn, (slot, c) in enumerate(objects):
-            geom, at, turned = self._geoms[drawn]
+            geom, at, turned, views = self._geoms[drawn]
             if self._shown[drawn] != c:
-                for name, value in self._looks[c].items():
-                    _assign(geom, name, value)
+                arrays, numbers = self._looks[c]
+                for view, array in zip(views, arrays, strict=True):
+                    view[:] = array
+                for name, number in numbers:
+                    setattr(geom, name, number)
                 self._shown[drawn] = c
             at[:] = position[slot]
             turned[:] = rotation[slot]
@@ -161,8 +171,7 @@ class Stage:
 
     def draw(self, left: int, bottom: int, width: int, height: int) -> None:
         """Draws into that part of the framebuffer, samples."""
-        area = self._area
-        area.left, area.bottom, area.width, area.height = left, bottom, width, height
+        area = mujoco.MjrRect(left, bottom, width, height)
         mujoco.mjr_render(area, self._scene, self._context)
 
     def read(self, bottom: int, rows: int) -> Bytes:
