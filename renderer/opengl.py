@@ -77,11 +77,12 @@ class OpenGLRenderer:
         spec: the world.
         height: of a picture, px.
         width: of a picture, px.
-        supersample: n draws n x n samples a pixel and averages them.
+        supersample: n draws n x n samples a pixel and averages them, up to 16 x 16.
         slots: object slots; the spec's greatest count when not given.
 
     Raises:
         BackendError: this machine has no headless OpenGL, or not for pictures as large.
+        ValueError: more samples than that.
     """
 
     name = "opengl"
@@ -96,7 +97,10 @@ class OpenGLRenderer:
         slots: int | None = None,
     ) -> None:
         if supersample > LARGEST_SUPERSAMPLE:
-            raise ValueError(f"supersample is {supersample}; OpenGL takes {LARGEST_SUPERSAMPLE}")
+            raise ValueError(
+                f"supersample is {supersample}; OpenGL takes up to {LARGEST_SUPERSAMPLE}, choose "
+                "that and larger pictures, or the backend 'raycast'"
+            )
         self.spec = spec
         self.height, self.width, self.supersample = height, width, supersample
         self.slots = slots or spec.count.max

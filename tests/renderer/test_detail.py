@@ -1,0 +1,148 @@
+"""Simplified meshes are as close to the whole ones as they claim, and look the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import trimesh
+
+from renderer import Scene, SceneSpec
+from renderer.camera import project
+from renderer.detail import PIXEL_SHARE, deviation, pixel_tolerance, simplified
+from renderer.differences import Steps, freedoms, perturb, plan
+from renderer.differentiable import picture_changes, window_changes
+from renderer.mjcf import build_model
+from renderer.opengl import OpenGLRenderer
+from renderer.prior import sample
+from renderer.windows import change_windows
+
+SIZE = 64  # px
+
+
+@pytest.fixture(scope="module")
+def tabletop() -> SceneSpec:
+    return SceneSpec.load("tabletop")
+
+
+def meshes(spec: SceneSpec) -> list[trimesh.Trimesh]:
+    return [geometry.mesh for geometry in spec.geometries if geometry.mesh is not None]
+
+
+@pytest.fixture(scope="module")
+def drawing(tabletop: SceneSpec) -> OpenGLRenderer:
+    return OpenGLRenderer(tabletop, height=SIZE, width=SIZE, supersample=2)
+
+
+# --- meshes ----------------------------------------------------------------------------------
+
+
+def test_deviation_of_what_is_known() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.05)
+    larger = trimesh.creation.icosphere(subdivisions=4, radius=0.053)
+    assert deviation(ball, ball) == pytest.approx(0, abs=1e-5)
+    assert deviation(ball, larger) == pytest.approx(0.003, rel=0.02)
+    assert deviation(larger, ball) == deviation(ball, larger)
+    # The slivers of a fan, of which most have no sample of their own.
+    post = trimesh.creation.cylinder(radius=0.1, height=0.2, sections=400)
+    assert deviation(post, post) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_small_part_that_is_missing_counts() -> None:
+    plate = trimesh.creation.cylinder(radius=0.2, height=0.02)
+    knob = trimesh.creation.icosphere(subdivisions=1, radius=0.004)
+    knob.apply_translation([0, 0, 0.03])
+    both = trimesh.util.concatenate([plate, knob])
+    assert deviation(plate, both) == deviation(both, plate) > 0.02
+
+
+@pytest.mark.parametrize("height", [32, 64, 128])
+def test_simplified_meshes_are_as_close_as_they_claim(tabletop: SceneSpec, height: int) -> None:
+    tolerance = pixel_tolerance(tabletop, height)
+    for mesh in meshes(tabletop):
+        found = simplified(mesh, tolerance)
+        assert deviation(mesh, found) <= tolerance
+        if height <= 64:
+            assert len(found.faces) < 0.5 * len(mesh.faces)
+
+
+def test_what_has_no_detail_stays_as_it_is() -> None:
+    box = trimesh.creation.box((0.1, 0.1, 0.1))
+    assert simplified(box, 0.01) is box
+    ball = trimesh.creation.icosphere(subdivisions=3, radius=0.05)
+    assert simplified(ball, 1e-9) is ball
+
+
+@pytest.mark.parametrize("height", [32, 64])
+def test_tolerance_is_an_eighth_of_a_pixel_where_things_are_nearest(
+    tabletop: SceneSpec, height: int
+) -> None:
+    tolerance = pixel_tolerance(tabletop, height)
+    scene = sample(tabletop, 200, generator=torch.Generator().manual_seed(0))
+    mesh = meshes(tabletop)[0]
+    origin = torch.cat([scene.position, torch.full((200, 3, 1), float(mesh.bounds[1, 2]))], dim=2)
+    sideways = torch.stack([scene.azimuth.cos(), scene.azimuth.sin(), 0 * scene.azimuth], dim=-1)
+    camera = tabletop.camera
+    here, there = (
+        project(camera, scene.azimuth, points, height, height)
+        for points in (origin, origin + tolerance * sideways[:, None])
+    )
+    shift = (there - here).norm(dim=-1)
+    assert 0.4 * PIXEL_SHARE < shift.min() <= shift.max() <= PIXEL_SHARE
+
+
+def test_meshes_with_a_texture_are_left_alone() -> None:
+    data: dict[str, Any] = SceneSpec.load("tabletop").model_dump(mode="json", exclude_defaults=True)
+    data["objects"][0]["texture"] = "textures/stripes.png"
+    spec = SceneSpec.build(data)
+    whole, coarse = build_model(spec).model, build_model(spec, tolerance=0.0015).model
+    assert coarse.mesh_facenum[0] == whole.mesh_facenum[0]
+    assert (coarse.mesh_facenum[1:] < 0.5 * whole.mesh_facenum[1:]).all()
+
+
+# --- pictures and gradients ------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("opengl")
+def test_coarse_windows_look_the_same(tabletop: SceneSpec, drawing: OpenGLRenderer) -> None:
+    scene = sample(tabletop, 32, generator=torch.Generator().manual_seed(1))
+    windows = torch.tensor([[0, 0, SIZE, SIZE]]).expand(32, 4)
+    empty = Scene(torch.zeros_like(scene.presence), *list(scene.tensors())[1:])
+    nothing, whole, coarse = (
+        drawing.render_windows(shown, windows, coarse=less)
+        for shown, less in ((empty, True), (scene, False), (scene, True))
+    )
+    assert not torch.equal(coarse, whole)
+    assert float((coarse - whole).norm() / (whole - nothing).norm()) < 0.1
+    on_objects = (whole - nothing).abs().amax(dim=1) > 0.02
+    assert 255 * float((coarse - whole)[on_objects].mean().abs()) < 1  # nor lighter or darker
+
+
+@pytest.mark.usefixtures("opengl")
+def test_coarse_changes_are_nearly_those_of_whole_pictures(
+    tabletop: SceneSpec, drawing: OpenGLRenderer
+) -> None:
+    scene = sample(tabletop, 32, generator=torch.Generator().manual_seed(2))
+    picture = drawing.render(scene)
+    generator = torch.Generator().manual_seed(0)
+    upstream = torch.randn(picture.shape, generator=generator)
+    free = freedoms(scene, tabletop.symmetry_orders, azimuth=False)
+    differences = plan(free, Steps.for_size(tabletop, SIZE), "forward")
+    expected = picture_changes(drawing, scene, differences, picture, upstream)
+    found = window_changes(drawing, scene, differences, picture, upstream, coarse=True)
+    of_position = differences.freedom < 2 * scene.slots
+    error = (found - expected)[of_position].norm() / expected[of_position].norm()
+    assert float(error) < 0.2
+    # Detail alone, with nothing moved, counts for little beside what a step changes.
+    moved = perturb(scene, differences)
+    windows = change_windows(tabletop, scene, differences, moved, SIZE, SIZE)
+    still, fine, after = (
+        drawing.render_windows(shown, windows, coarse=less)
+        for shown, less in (
+            (scene[differences.row], True),
+            (scene[differences.row], False),
+            (moved, False),
+        )
+    )
+    assert (still - fine).norm() < 0.25 * (after - fine).norm()
