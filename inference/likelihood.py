@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 REACH = 3.0  # standard deviations of the blur after which its kernel ends
 
@@ -49,23 +48,22 @@ class Likelihood:
 def blurred(image: Tensor, std: float) -> Tensor:
     """Images `[..., channels, H, W]` blurred by a Gaussian of `std` px; edges go on outwards.
 
-    The kernel is separable and cut off at three standard deviations.
+    The kernel is separable and cut off at three standard deviations. A matrix for each axis: on a
+    CPU far faster than convolutions with one channel.
     """
     if std == 0:
         return image
-    kernel = _kernel(std).to(image)
-    radius = len(kernel) // 2
-    flat = image.reshape(-1, 1, *image.shape[-2:])
-    flat = functional.pad(flat, (radius,) * 4, mode="replicate")
-    flat = functional.conv2d(flat, kernel.view(1, 1, 1, -1))
-    flat = functional.conv2d(flat, kernel.view(1, 1, -1, 1))
-    return flat.view(image.shape)
+    rows, columns = (_matrix(side, std).to(image) for side in image.shape[-2:])
+    return rows @ image @ columns.T
 
 
 @lru_cache(maxsize=64)
-def _kernel(std: float) -> Tensor:
-    """The weights of a blur of `std` px, `[2 R + 1]`, summing to 1."""
+def _matrix(side: int, std: float) -> Tensor:
+    """What each of `side` pixels takes of each: `[side, side]` float64, rows summing to 1."""
     radius = math.ceil(REACH * std)
-    offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weight = torch.exp(-0.5 * (offset / std).square())
-    return weight / weight.sum()
+    offset = torch.arange(-radius, radius + 1)
+    weight = torch.exp(-0.5 * (offset.double() / std).square())
+    # Beyond the edge there is the edge's pixel again.
+    taken = (torch.arange(side)[:, None] + offset).clamp(0, side - 1)
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    return matrix.scatter_add_(1, taken, (weight / weight.sum()).expand(side, -1))

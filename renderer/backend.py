@@ -47,6 +47,10 @@ class Renderer(Protocol):
         """The same pictures as `[B, H, W, 3]` uint8, on the CPU."""
         ...
 
+    def close(self) -> None:
+        """Frees what it holds; it cannot draw afterwards. Once more does no harm."""
+        ...
+
 
 @runtime_checkable
 class WindowRenderer(Renderer, Protocol):
@@ -134,7 +138,7 @@ def _open(
     return PooledRenderer(spec, form, backend=backend, processes=processes)
 
 
-def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) -> Renderer:
+def open_backend(spec: SceneSpec, form: Format, *, backend: str, device: str) -> WindowRenderer:
     """Opens the one backend of that name, in this process; raises as `open_renderer`."""
     # Each backend is imported when it is wanted: Warp takes a second, OpenGL may be absent.
     if backend == "opengl":

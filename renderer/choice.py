@@ -158,11 +158,9 @@ class _Contest:
         return seconds
 
     def close(self) -> None:
-        """Frees what the backends hold that can be freed by hand."""
+        """Frees what the backends hold."""
         for renderer in self.renderers.values():
-            close = getattr(renderer, "close", None)
-            if close is not None:
-                close()
+            renderer.close()
 
 
 def cache_file() -> Path:

@@ -217,8 +217,8 @@ def symmetry_error(mesh: trimesh.Trimesh, order: float) -> float:
     to the unturned surface: an outlier or two of a bad mesh do not count, a small handle does.
     Looks at the shape only, not at texture or colour.
     """
-    points, _ = _sample(mesh, 2000, seed=1)
-    near, faces = _sample(mesh, 20000, seed=2)
+    points, _ = surface_samples(mesh, 2000, seed=1)
+    near, faces = surface_samples(mesh, 20000, seed=2)
     angle = 2 * np.pi / order
     c, s = np.cos(angle), np.sin(angle)
     turned = points @ np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
@@ -233,7 +233,10 @@ def symmetry_error(mesh: trimesh.Trimesh, order: float) -> float:
     return float(np.quantile(distance, 0.99))
 
 
-def _sample(mesh: trimesh.Trimesh, count: int, seed: int) -> tuple[Floats, NDArray[np.int64]]:
+def surface_samples(
+    mesh: trimesh.Trimesh, count: int, *, seed: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Points [N, 3] spread evenly over the surface at random, and the face [N] of each."""
     points, faces = trimesh.sample.sample_surface(mesh, count, seed=seed)[:2]
     return np.asarray(points, dtype=np.float64), np.asarray(faces, dtype=np.int64)
 

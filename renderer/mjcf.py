@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from renderer.camera import camera_pose, rotation_z
+from renderer.detail import simplified
 from renderer.meshes import mujoco_mesh_arrays
 from renderer.scene import Scene
 from renderer.spec import SceneSpec, read_texture
@@ -59,6 +60,20 @@ class SceneModel:
         return replace(self, **tensors)
 
     @torch.no_grad()
+    def object_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
+        """Positions `[B, K, 3]` m and rotations `[B, K, 3, 3]` of the geom that each slot shows.
+
+        float32. Those of empty slots have no meaning. Waits for the device once, to see whether
+        all classes are known.
+
+        Raises:
+            ValueError: a present object is of no class of the spec.
+        """
+        _check_classes(scene, len(self.spec.objects))
+        placed = self._placed(scene, scene.identity.where(scene.presence, 0))
+        return placed[..., 0], placed[..., 1:]
+
+    @torch.no_grad()
     def geom_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
         """Positions `[B, G, 3]` m and rotations `[B, G, 3, 3]` of every geom in every scene.
 
@@ -99,12 +114,14 @@ def _check_classes(scene: Scene, classes: int) -> None:
         raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
 
 
-def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
+def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float = 0.0) -> SceneModel:
     """Compiles the model that shows the scenes of `spec`.
 
     Args:
         spec: the world.
         slots: K; the spec's greatest count when not given.
+        tolerance: m, how far meshes may be off in order to have fewer triangles. Those with a
+            texture stay as they are: a seam of theirs would not survive.
     """
     slots = slots or spec.count.max
     builder = mujoco.MjSpec()
@@ -131,7 +148,10 @@ def build_model(spec: SceneSpec, *, slots: int | None = None) -> SceneModel:
     for item, geometry in zip(spec.objects, spec.geometries, strict=True):
         _add_material(builder, spec, item.name, item.colour, item.texture)
         if geometry.mesh is not None:
-            arrays = mujoco_mesh_arrays(geometry.mesh)
+            coarse = tolerance > 0 and item.texture is None
+            arrays = mujoco_mesh_arrays(
+                simplified(geometry.mesh, tolerance) if coarse else geometry.mesh
+            )
             mesh = builder.add_mesh(name=item.name, **arrays.spec_fields())
             mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
     for slot in range(slots):

@@ -19,27 +19,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from renderer.backend import BackendError
+from renderer.detail import pixel_tolerance
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
+from renderer.stage import Bytes, Floats, Stage
 from renderer.windows import MARGIN, Pixels, object_boxes, pack
 
-Floats = NDArray[np.float32]
-
 FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
-
-# What makes an MjvGeom look like its class, wherever it stands.
-_COPIED = (
-    *("type", "dataid", "objtype", "objid", "category", "matid", "texcoord", "segid", "size"),
-    *("rgba", "emission", "specular", "shininess", "reflectance", "modelrbound", "transparent"),
-)
+LARGEST_SUPERSAMPLE = 16  # whose bytes add up to a number of 16 bits
 
 
 def create_context() -> Any:
@@ -83,11 +77,12 @@ class OpenGLRenderer:
         spec: the world.
         height: of a picture, px.
         width: of a picture, px.
-        supersample: n draws n x n samples a pixel and averages them.
+        supersample: n draws n x n samples a pixel and averages them, up to 16 x 16.
         slots: object slots; the spec's greatest count when not given.
 
     Raises:
         BackendError: this machine has no headless OpenGL, or not for pictures as large.
+        ValueError: more samples than that.
     """
 
     name = "opengl"
@@ -102,43 +97,40 @@ class OpenGLRenderer:
         supersample: int = 1,
         slots: int | None = None,
     ) -> None:
+        if supersample > LARGEST_SUPERSAMPLE:
+            raise ValueError(
+                f"supersample is {supersample}; OpenGL takes up to {LARGEST_SUPERSAMPLE}, choose "
+                "that and larger pictures, or the backend 'raycast'"
+            )
         self.spec = spec
         self.height, self.width, self.supersample = height, width, supersample
-        self._scene_model: SceneModel = build_model(spec, slots=slots)
         self.slots = slots or spec.count.max
-        tile_height, tile_width = height * supersample, width * supersample
-        self._columns = max(1, FRAMEBUFFER // tile_width)
-        self._rows = max(1, FRAMEBUFFER // tile_height)
-        model = self._scene_model.model
-        model.vis.global_.offwidth = self._columns * tile_width
-        model.vis.global_.offheight = self._rows * tile_height
-        model.vis.quality.offsamples = 0
-        model.vis.quality.shadowsize = 0
+        self._columns = max(1, FRAMEBUFFER // (width * supersample))
+        self._rows = max(1, FRAMEBUFFER // (height * supersample))
+        model = build_model(spec, slots=slots, tolerance=pixel_tolerance(spec, height))
         self._lock = threading.Lock()
         self._context = create_context()
         with self._context.as_current():
-            try:
-                self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-            except mujoco.FatalError as error:
-                raise BackendError(
-                    f"OpenGL cannot draw {tile_width} x {tile_height} px here ({error}); choose a "
-                    "smaller picture or supersample, or the backend 'raycast'"
-                ) from None
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
-        self._prepare_scene(model)
-        self._pixels = np.empty(
-            (self._rows * tile_height, self._columns * tile_width, 3), dtype=np.uint8
-        )
+            self._stage = Stage(
+                model,
+                height=height,
+                width=width,
+                slots=self.slots,
+                framebuffer=(
+                    self._rows * height * supersample,
+                    self._columns * width * supersample,
+                ),
+            )
 
     def close(self) -> None:
-        """Frees the framebuffer and the context; the renderer cannot draw afterwards."""
+        """Frees the framebuffers and the context; the renderer cannot draw afterwards."""
         if getattr(self, "_context", None) is None:
             return
         with self._lock:
             context, self._context = self._context, None
-            if hasattr(self, "_gl"):
+            if hasattr(self, "_stage"):
                 with context.as_current():
-                    self._gl.free()
+                    self._stage.free()
             context.free()
 
     def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -146,41 +138,6 @@ class OpenGLRenderer:
         # the name `sys` in this module.
         if not finalizing():
             self.close()
-
-    def _prepare_scene(self, model: mujoco.MjModel) -> None:
-        """Lets MuJoCo fill in one scene with everything; drawing then moves its parts about."""
-        data = mujoco.MjData(model)
-        mujoco.mj_forward(model, data)
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 1)
-        camera = mujoco.MjvCamera()
-        camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        camera.fixedcamid = 0
-        option, perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
-        mujoco.mjv_updateScene(
-            model, data, option, perturb, camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
-        for flag in ("SHADOW", "REFLECTION", "FOG", "HAZE"):
-            self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
-        # The model has a sky exactly where the background is not black.
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = 1
-        geoms = {geom.objid: geom for geom in self._scene.geoms[: self._scene.ngeom]}
-        classes = len(self.spec.objects)
-        self._looks = [
-            {name: _copy(getattr(geoms[1 + c], name)) for name in _COPIED} for c in range(classes)
-        ]
-        table = {name: _copy(getattr(geoms[0], name)) for name in (*_COPIED, "pos", "mat")}
-        for name, value in table.items():
-            _assign(self._scene.geoms[0], name, value)
-        self._shown = [-1] * self.slots  # class whose look each drawn geom has now
-        # Views of what changes between pictures, kept: asking for each anew costs more than it.
-        eyes = list(self._scene.camera)  # both: MuJoCo averages them
-        lights = [light for light in self._scene.lights[: self._scene.nlight] if light.headlight]
-        self._eyes = eyes
-        self._from = [one.pos for one in (*eyes, *lights)]
-        self._towards = [*(eye.forward for eye in eyes), *(light.dir for light in lights)]
-        self._up = [eye.up for eye in eyes]
-        self._geoms = [(geom, geom.pos, geom.mat) for geom in self._scene.geoms]
-        self._pixel = (eyes[0].frustum_top - eyes[0].frustum_bottom) / self.height
 
     def render(self, scene: Scene) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
@@ -196,42 +153,47 @@ class OpenGLRenderer:
                 it is drawn where it would be if all of the batch were drawn here.
         """
         scene = slots_of(scene.to("cpu"), self.slots)
-        position, rotation = (pose.numpy() for pose in self._scene_model.geom_poses(scene))
-        camera_position, camera_axes = (
-            pose.numpy() for pose in self._scene_model.camera_poses(scene)
-        )
-        presence, identity = scene.presence.numpy(), scene.identity.numpy()
+        height, width = self.height * self.supersample, self.width * self.supersample
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
+        objects = _objects(scene, scene.presence)
         tiles = self._rows * self._columns
         with self._drawing():
-            self._frame(0, 0, self.width, self.height)
+            stage = self._stage
+            stage.frame(0, 0, self.width, self.height)
+            poses = _poses(stage.scene_model, scene)
             for start in range(-(before % tiles), len(scene), tiles):
                 batch = range(max(start, 0), min(start + tiles, len(scene)))
                 for b in batch:
-                    self._aim(camera_position[b], camera_axes[b])
-                    present = np.flatnonzero(presence[b]).tolist()
-                    objects = [(k, int(identity[b, k])) for k in present]
-                    self._place_all(objects, position[b], rotation[b])
-                    mujoco.mjr_render(self._tile(b - start), self._scene, self._gl)
-                pictures[batch.start : batch.stop] = self._read(
+                    position, rotation, camera_position, camera_axes = (pose[b] for pose in poses)
+                    stage.aim(camera_position, camera_axes)
+                    stage.place(objects[b], position, rotation)
+                    row, column = divmod(b - start, self._columns)
+                    stage.draw(column * width, row * height, width, height)
+                pictures[batch.start : batch.stop] = self._read_tiles(
                     range(batch.start - start, batch.stop - start)
                 )
         return torch.from_numpy(pictures)
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(self, scene: Scene, windows: Tensor, *, part: slice | None = None) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         Each window is drawn through its own part of the camera's frustum, with the objects that can
-        be seen in it, next to others in the framebuffer. The same samples as in a whole picture,
-        but projected by another matrix: see `WindowRenderer.render_windows`.
+        be seen in it, next to others in the framebuffer. See `WindowRenderer.render_windows` for
+        how far they are from whole pictures.
+
+        Args:
+            scene: the scenes.
+            windows: `[N, 4]`, of these scenes.
+            part: which of the windows are of these scenes, where others are drawn elsewhere: each
+                is drawn where it would be if all of them were drawn here, as in `render_bytes`.
         """
+        part = part or slice(0, len(windows))
         scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
-        model = self._scene_model
-        poses = [pose.numpy() for pose in (*model.camera_poses(scene), *model.geom_poses(scene))]
-        seen = self._seen(scene, windows)
-        frames = windows.tolist()
         page_size = (self._columns * self.width, self._rows * self.height)
-        places = pack([(width, height) for _, _, width, height in frames], *page_size)
+        places = pack([(width, height) for width, height in windows[:, 2:].tolist()], *page_size)
+        places, windows = places[part], windows[part]
+        seen = _objects(scene, self._meets(scene, windows))
+        frames = windows.tolist()
         page, left, bottom = np.array(places, dtype=np.int64).reshape(-1, 3).T
         # Where each pixel is on its page. OpenGL's rows go upwards, a window's last one first.
         pixels = Pixels.of(windows)
@@ -242,57 +204,46 @@ class OpenGLRenderer:
         packed = np.empty((len(window), 3), dtype=np.uint8)
         shown = windows[:, 2:].all(dim=1).numpy()
         with self._drawing():
+            stage = self._stage
+            poses = _poses(stage.scene_model, scene)
             for number in np.unique(page[shown]).tolist():
-                inside = page[window] == number
-                mine = np.flatnonzero(shown & (page == number)).tolist()
                 self._draw_page(
-                    [frames[n] for n in mine],
-                    [places[n][1:] for n in mine],
-                    [seen[n] for n in mine],
-                    *(pose[mine] for pose in poses),
+                    np.flatnonzero(shown & (page == number)), frames, places, seen, poses
                 )
-                drawn = self._read_rows(int(row[inside].max()) + 1)
-                packed[inside] = drawn[row[inside], column[inside]]
+                inside = page[window] == number
+                drawn = self._read_rows(0, int(row[inside].max()) + 1)
+                packed[inside] = drawn[row[inside], column[inside], :3]
         return torch.from_numpy(packed).float().div_(255.0)
 
     def _draw_page(
         self,
+        which: NDArray[np.int64],
         frames: list[list[int]],
-        places: list[tuple[int, int]],
+        places: list[tuple[int, int, int]],
         seen: list[list[tuple[int, int]]],
-        camera_position: Floats,
-        camera_axes: Floats,
-        position: Floats,
-        rotation: Floats,
+        poses: tuple[Floats, Floats, Floats, Floats],
     ) -> None:
-        """Draws windows (left, top, width, height) at places (left, bottom) of the framebuffer."""
-        n = self.supersample
-        previous = None
-        for index, ((x, y, width, height), (left, bottom)) in enumerate(
-            zip(frames, places, strict=True)
-        ):
-            # Windows of one scene follow each other, mostly seen from one side.
-            azimuth = camera_axes[index].tobytes()
-            if azimuth != previous:
-                self._aim(camera_position[index], camera_axes[index])
-                previous = azimuth
-            self._frame(x, y, width, height)
-            self._place_all(seen[index], position[index], rotation[index])
-            tile = mujoco.MjrRect(left * n, bottom * n, width * n, height * n)
-            mujoco.mjr_render(tile, self._scene, self._gl)
+        """Draws windows (left, top, width, height) at places (page, left, bottom)."""
+        n, stage = self.supersample, self._stage
+        position, rotation, camera_position, camera_axes = poses
+        # Windows of one scene follow each other, mostly seen from one side.
+        turns = np.ones(len(camera_axes), dtype=bool)
+        turns[which[1:]] = (camera_axes[which[1:]] != camera_axes[which[:-1]]).any(axis=(1, 2))
+        for index in which.tolist():
+            (x, y, width, height), (_, left, bottom) = frames[index], places[index]
+            if turns[index]:
+                stage.aim(camera_position[index], camera_axes[index])
+            stage.frame(x, y, width, height)
+            stage.place(seen[index], position[index], rotation[index])
+            stage.draw(left * n, bottom * n, width * n, height * n)
 
-    def _seen(self, scene: Scene, windows: Tensor) -> list[list[tuple[int, int]]]:
-        """Slot and class of each object that can show in the window of its scene."""
+    def _meets(self, scene: Scene, windows: Tensor) -> Tensor:
+        """Which objects can show in the window of their scene: `[N, K]` bool."""
         boxes = object_boxes(self.spec, scene, self.height, self.width)
         around = windows[:, None].to(boxes)
         low, high = around[..., :2], around[..., :2] + around[..., 2:]
         meets = (boxes[..., :2] < high + MARGIN) & (boxes[..., 2:] > low - MARGIN)
-        found: list[list[tuple[int, int]]] = [[] for _ in range(len(scene))]
-        row, slot = meets.all(dim=-1).nonzero(as_tuple=True)
-        identity = scene.identity[row, slot]
-        for n, k, c in zip(row.tolist(), slot.tolist(), identity.tolist(), strict=True):
-            found[n].append((k, c))
-        return found
+        return meets.all(dim=-1)
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -303,94 +254,55 @@ class OpenGLRenderer:
             with self._context.as_current():
                 yield
 
-    def _tile(self, index: int) -> mujoco.MjrRect:
-        height, width = self.height * self.supersample, self.width * self.supersample
-        row, column = divmod(index, self._columns)
-        return mujoco.MjrRect(column * width, row * height, width, height)
-
-    def _aim(self, position: Floats, axes: Floats) -> None:
-        forward, up = -axes[:, 2], axes[:, 1]
-        for view in self._from:
-            view[:] = position
-        for view in self._towards:
-            view[:] = forward
-        for view in self._up:
-            view[:] = up
-
-    def _frame(self, left: int, top: int, width: int, height: int) -> None:
-        """Looks at that part of the picture, px; its sides follow from the viewport's shape."""
-        for eye in self._eyes:
-            eye.frustum_center = (left + 0.5 * (width - self.width)) * self._pixel
-            eye.frustum_top = (0.5 * self.height - top) * self._pixel
-            eye.frustum_bottom = (0.5 * self.height - top - height) * self._pixel
-
-    def _place_all(
-        self,
-        objects: list[tuple[int, int]],
-        position: Floats,
-        rotation: Floats,
-    ) -> None:
-        """Puts the table and these objects (slot, class) where the geoms of one scene are."""
-        classes = len(self.spec.objects)
-        for drawn, (slot, c) in enumerate(objects, start=1):
-            index = 1 + slot * classes + c
-            self._place(drawn, c, position[index], rotation[index])
-        self._scene.ngeom = 1 + len(objects)
-
-    def _place(
-        self,
-        index: int,
-        c: int,
-        position: Floats,
-        rotation: Floats,
-    ) -> None:
-        geom, at, turned = self._geoms[index]
-        if self._shown[index - 1] != c:
-            for name, value in self._looks[c].items():
-                _assign(geom, name, value)
-            self._shown[index - 1] = c
-        at[:], turned[:] = position, rotation
-
-    def _read_rows(self, count: int) -> NDArray[np.uint8]:
-        """The framebuffer's lowest rows, as many as make `count` rows of pixels, upwards."""
+    def _read_rows(self, start: int, stop: int) -> Bytes:
+        """These rows of pixels of the framebuffer, upwards: `[stop - start, width, 4]`."""
         n = self.supersample
-        area = self._pixels[: count * n]
-        rectangle = mujoco.MjrRect(0, 0, area.shape[1], area.shape[0])
-        mujoco.mjr_readPixels(area, None, rectangle, self._gl)
-        return area if n == 1 else average_blocks(area[None], n)[0]
+        return average_blocks(self._stage.read(start * n, (stop - start) * n), n)
 
-    def _read(self, wanted: range) -> NDArray[np.uint8]:
-        """These tiles of the framebuffer, `[len(wanted), H, W, 3]`."""
-        n, columns = self.supersample, self._columns
-        height, width = self.height * n, self.width * n
-        first = wanted.start // columns
-        rows = -(-wanted.stop // columns) - first
-        area = self._pixels[: rows * height]
-        mujoco.mjr_readPixels(
-            area, None, mujoco.MjrRect(0, first * height, columns * width, rows * height), self._gl
-        )
+    def _read_tiles(self, wanted: range) -> Bytes:
+        """These whole pictures of the framebuffer, `[len(wanted), H, W, 3]`."""
+        height, width, columns = self.height, self.width, self._columns
+        first, last = wanted.start // columns, -(-wanted.stop // columns)
+        area = self._read_rows(first * height, last * height)
         # OpenGL's rows go upwards.
-        tiles = area.reshape(rows, height, columns, width, 3)[:, ::-1].swapaxes(1, 2)
-        tiles = tiles.reshape(rows * columns, height, width, 3)
-        tiles = tiles[wanted.start - first * columns :][: len(wanted)]
-        return tiles if n == 1 else average_blocks(tiles, n)
+        tiles = area.reshape(last - first, height, columns, width, 4)[:, ::-1].swapaxes(1, 2)
+        tiles = tiles[..., :3].reshape(-1, height, width, 3)
+        return tiles[wanted.start - first * columns :][: len(wanted)]
 
 
-def average_blocks(pictures: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
-    """Means over blocks of n x n pixels, rounded: `[B, nH, nW, 3]` to `[B, H, W, 3]`."""
-    total = np.zeros((len(pictures), pictures.shape[1] // n, pictures.shape[2] // n, 3), np.uint16)
-    for y in range(n):
-        for x in range(n):
-            total += pictures[:, y::n, x::n]
-    return ((total + n * n // 2) // (n * n)).astype(np.uint8)
+def average_blocks(samples: Bytes, n: int) -> Bytes:
+    """Means over blocks of n x n samples, rounded: `[nH, nW, 4]` to `[H, W, 4]`.
+
+    Sums of `LARGEST_SUPERSAMPLE` squared bytes fit into 16 bits. So four channels are added at
+    once, as one number of 64 bits.
+    """
+    if n == 1:
+        return samples
+    total = samples[::n].astype(np.uint16)
+    for row in range(1, n):
+        total += samples[row::n]
+    pixels = total.view(np.uint64)  # [H, nW, 1]
+    packed = pixels[:, ::n].copy()
+    for column in range(1, n):
+        packed += pixels[:, column::n]
+    mean = packed.view(np.uint16)
+    mean += n * n // 2
+    mean //= n * n
+    return mean.astype(np.uint8)
 
 
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+def _objects(scene: Scene, shown: Tensor) -> list[list[tuple[int, int]]]:
+    """Slot and class of each object of each scene that is shown, by `[B, K]` bool."""
+    found: list[list[tuple[int, int]]] = [[] for _ in range(len(scene))]
+    row, slot = shown.nonzero(as_tuple=True)
+    identity = scene.identity[row, slot]
+    for b, k, c in zip(row.tolist(), slot.tolist(), identity.tolist(), strict=True):
+        found[b].append((k, c))
+    return found
 
 
-def _assign(geom: Any, name: str, value: Any) -> None:
-    if isinstance(value, np.ndarray):
-        getattr(geom, name)[:] = value
-    else:
-        setattr(geom, name, value)
+def _poses(model: SceneModel, scene: Scene) -> tuple[Floats, Floats, Floats, Floats]:
+    """Of each scene: positions and rotations of what the slots show, then of the camera."""
+    position, rotation = (pose.numpy() for pose in model.object_poses(scene))
+    camera_position, camera_axes = (pose.numpy() for pose in model.camera_poses(scene))
+    return position, rotation, camera_position, camera_axes

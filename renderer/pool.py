@@ -40,7 +40,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renderer.backend import BackendError, Format, Renderer, open_backend
+from renderer.backend import BackendError, Format, WindowRenderer, open_backend
 from renderer.mjcf import slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -84,7 +84,8 @@ class _Draw(NamedTuple):
     """Tells a worker to draw scenes `start` to `stop` - 1 of the batch in shared memory."""
 
     scene: tuple[_Field, ...]  # the tensors of a Scene
-    pictures: _Field  # [B, H, W, 3] uint8
+    windows: _Field | None  # [B, 4] int64; None for whole pictures
+    drawn: _Field  # [B, H, W, 3] uint8, or [P, 3] float32
     start: int
     stop: int
 
@@ -200,9 +201,7 @@ class PooledRenderer:
         """Ends the workers; the renderer cannot draw afterwards. Once more does no harm."""
         with self._lock:
             self._farewell()
-            close = getattr(self._own, "close", None)
-            if close is not None:
-                close()
+            self._own.close()
 
     def render(self, scene: Scene) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes.
@@ -216,22 +215,55 @@ class PooledRenderer:
         """The same pictures as `[B, H, W, 3]` uint8; raises as `render`."""
         scene = slots_of(scene, self.slots)
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
+        return self._draw(scene, None, pictures, np.arange(len(scene) + 1))
+
+    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+        """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
+
+        See `WindowRenderer.render_windows`; raises as `render`.
+        """
+        scene, windows = slots_of(scene, self.slots), windows.cpu()
+        ends = _ends(windows)
+        pixels = np.empty((int(ends[-1]), 3), dtype=np.float32)
+        return self._draw(scene, windows, pixels, ends)
+
+    def _draw(
+        self,
+        scene: Scene,
+        windows: Tensor | None,
+        drawn: NDArray[Any],
+        ends: NDArray[np.int64],
+    ) -> Tensor:
+        """What is drawn of all scenes.
+
+        Args:
+            scene: B scenes.
+            windows: `[B, 4]`, or None for whole pictures.
+            drawn: room for it.
+            ends: `[B + 1]`, the rows of `drawn` at which that of each scene starts and ends.
+        """
         with self._lock:
             if not self._farewell.alive or not self._crew.pipes:
                 raise RuntimeError("this renderer is closed; open another with open_renderer")
             if os.getpid() != self._crew.owner:
                 raise RuntimeError("this renderer is another process's; open one in this process")
             try:
-                error = self._draw(scene, pictures)
+                error = self._share_out(scene, windows, drawn, ends)
             except BaseException:  # replies may be under way: the next batch would take them up
                 self._crew.dismiss(patience=0)
                 raise
         if error is not None:
             raise error
-        return torch.from_numpy(pictures)
+        return torch.from_numpy(drawn)
 
-    def _draw(self, scene: Scene, pictures: NDArray[np.uint8]) -> Exception | None:
-        """Fills in the pictures; returns the first thing that went wrong with a part of them."""
+    def _share_out(
+        self,
+        scene: Scene,
+        windows: Tensor | None,
+        drawn: NDArray[Any],
+        ends: NDArray[np.int64],
+    ) -> Exception | None:
+        """Fills in what is drawn; returns the first thing that went wrong with a part of it."""
         crew, count = self._crew, len(scene)
         # The parent takes the last part: the others are on their way before it starts.
         cuts = [count * number // self.processes for number in range(self.processes + 1)]
@@ -239,19 +271,22 @@ class PooledRenderer:
         errors: list[Exception] = []
         at_work = [number for number, part in enumerate(parts) if part.start < part.stop]
         if at_work:
-            tensors = [tensor.detach().cpu().numpy() for tensor in scene.tensors()]
+            batch = [*scene.tensors(), *([] if windows is None else [windows])]
+            tensors = [tensor.detach().cpu().numpy() for tensor in batch]
             fields, size = _layout(tensors)
-            self._make_room(size, pictures.nbytes)
+            self._make_room(size, drawn.nbytes)
             assert crew.scenes is not None and crew.pictures is not None
             for field, tensor in zip(fields, tensors, strict=True):
                 field.of(crew.scenes)[...] = tensor
-            whole = _Field(pictures.shape, "u1", 0)
+            whole = _Field(drawn.shape, drawn.dtype.str, 0)
+            what = (fields[:5], fields[5] if windows is not None else None, whole)
             for number in at_work:
-                part = parts[number]
-                self._tell(number, _Draw(fields, whole, part.start, part.stop))
+                self._tell(number, _Draw(*what, parts[number].start, parts[number].stop))
         try:
             own = slice(cuts[-2], cuts[-1])
-            pictures[own] = _draw_part(self._own, scene[own], own.start).numpy()
+            drawn[ends[own.start] : ends[own.stop]] = _draw_part(
+                self._own, scene[own], windows, own
+            )
         except Exception as error:
             errors.append(error)
         errors += self._replies(at_work)
@@ -259,8 +294,8 @@ class PooledRenderer:
             return errors[0]
         if at_work:
             assert crew.pictures is not None
-            drawn = slice(0, parts[-1].stop)
-            pictures[drawn] = whole.of(crew.pictures)[drawn]
+            theirs = slice(0, int(ends[parts[-1].stop]))
+            drawn[theirs] = whole.of(crew.pictures)[theirs]
         return None
 
     def _make_room(self, scenes: int, pictures: int) -> None:
@@ -330,14 +365,33 @@ class PooledRenderer:
         )
 
 
-def _draw_part(renderer: Renderer, scene: Scene, before: int) -> Tensor:
-    """Pictures of a part of a batch, with `before` scenes coming before it."""
-    if renderer.name != "opengl":
-        return renderer.render_bytes(scene)
-    from renderer.opengl import OpenGLRenderer
+def _draw_part(
+    renderer: WindowRenderer, scene: Scene, windows: Tensor | None, part: slice
+) -> NDArray[Any]:
+    """Pictures, or pixels of windows, of those scenes that are `part` of a batch.
 
-    assert isinstance(renderer, OpenGLRenderer)
-    return renderer.render_bytes(scene, before=before)
+    Args:
+        renderer: draws them.
+        scene: those scenes.
+        windows: `[B, 4]`, of all of the batch; None for pictures.
+        part: where in the batch they are.
+    """
+    if renderer.name == "opengl":  # where in its framebuffer it draws depends on all of the batch
+        from renderer.opengl import OpenGLRenderer
+
+        assert isinstance(renderer, OpenGLRenderer)
+        if windows is None:
+            return renderer.render_bytes(scene, before=part.start).numpy()
+        return renderer.render_windows(scene, windows, part=part).numpy()
+    if windows is None:
+        return renderer.render_bytes(scene).numpy()
+    return renderer.render_windows(scene, windows[part]).numpy()
+
+
+def _ends(windows: Tensor) -> NDArray[np.int64]:
+    """`[N + 1]`, the packed pixels at which those of each window `[N, 4]` start and end."""
+    areas = windows[:, 2:].prod(dim=1)
+    return torch.cat([areas.new_zeros(1), areas.cumsum(0)]).numpy()
 
 
 def _layout(tensors: list[NDArray[Any]]) -> tuple[tuple[_Field, ...], int]:
@@ -408,8 +462,12 @@ def _work(pipe: Connection) -> None:
                     scene = Scene(
                         *(torch.from_numpy(f.of(memories[0])[part].copy()) for f in message.scene)
                     )
-                    pictures = _draw_part(renderer, scene, message.start).numpy()
-                    message.pictures.of(memories[1])[part] = pictures
+                    windows, rows = None, part
+                    if message.windows is not None:
+                        windows = torch.from_numpy(message.windows.of(memories[0]).copy())
+                        rows = slice(*_ends(windows)[[part.start, part.stop]].tolist())
+                    drawn = _draw_part(renderer, scene, windows, part)
+                    message.drawn.of(memories[1])[rows] = drawn
             except Exception as error:
                 reply = _portable(error)
             pipe.send(reply)

@@ -124,6 +124,9 @@ class RaycastRenderer:
         """Pictures `[B, H, W, 3]` uint8 of a batch of scenes, on the CPU."""
         return self._draw(scene).cpu()
 
+    def close(self) -> None:
+        """Does nothing: what Warp holds goes with the renderer."""
+
     def _draw(self, scene: Scene) -> Tensor:
         poses = self._poses(scene)
         pictures = torch.empty(

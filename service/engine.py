@@ -136,9 +136,7 @@ class Engine:
     def close(self) -> None:
         """Frees the renderer; the engine cannot infer afterwards."""
         self._check_thread()
-        close = getattr(self._renderer, "close", None)
-        if close is not None:
-            close()
+        self._renderer.close()
 
     def _quality(self, pixels: Tensor, scene: Scene) -> Quality:
         """Draws the scene again and compares.

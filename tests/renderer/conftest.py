@@ -102,8 +102,7 @@ def draw() -> Iterator[Draw]:
 
     yield draw
     for renderer in renderers.values():
-        if hasattr(renderer, "close"):
-            renderer.close()
+        renderer.close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torch import Tensor
 import renderer.choice
 import renderer.opengl
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
-from renderer.opengl import OpenGLRenderer, average_blocks
+from renderer.opengl import LARGEST_SUPERSAMPLE, OpenGLRenderer, average_blocks
 from renderer.prior import sample
 
 World = dict[str, Any]
@@ -200,9 +200,24 @@ def test_supersampling_is_the_mean_of_a_larger_picture(
     scene = sample(tabletop, 6, generator=seeded())
     found = draw(tabletop, backend, scene, height=32, width=32, supersample=n)
     large = draw(tabletop, backend, scene, height=32 * n, width=32 * n)
-    expected = torch.from_numpy(average_blocks(large.numpy(), n))
+    blocks = large.int().unflatten(2, (32, n)).unflatten(1, (32, n)).sum(dim=(2, 4))
+    expected = ((blocks + n * n // 2) // (n * n)).byte()
     assert differences(found, expected).max() <= (0 if backend == "opengl" else 2)
     assert differences(expected, draw(tabletop, backend, scene, height=32, width=32)).max() > 20
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, LARGEST_SUPERSAMPLE])
+def test_samples_are_averaged_without_overflow(n: int) -> None:
+    samples = torch.randint(256, (2 * n, 3 * n, 4), generator=seeded()).byte()
+    samples[:n, :n] = 255
+    blocks = samples.int().unflatten(1, (3, n)).unflatten(0, (2, n)).sum(dim=(1, 3))
+    expected = ((blocks + n * n // 2) // (n * n)).byte()
+    assert torch.equal(torch.from_numpy(average_blocks(samples.numpy(), n)), expected)
+
+
+def test_too_many_samples_are_refused(tabletop: SceneSpec) -> None:
+    with pytest.raises(ValueError, match=r"supersample is 17; OpenGL takes up to 16"):
+        OpenGLRenderer(tabletop, height=8, width=8, supersample=17)
 
 
 # --- one renderer, many uses -----------------------------------------------------------------

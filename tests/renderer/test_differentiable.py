@@ -47,6 +47,9 @@ class Blobs:
     def render_bytes(self, scene: Scene) -> Tensor:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
 
 class Counting:
     """Another renderer that remembers how many scenes each call asked for."""
@@ -63,6 +66,9 @@ class Counting:
     def render_bytes(self, scene: Scene) -> Tensor:
         self.calls.append(len(scene))
         return self.inner.render_bytes(scene)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +127,8 @@ def test_gradient_is_the_analytic_one(blobs: Blobs) -> None:
     scene = tracked(scenes(blobs.spec, 32))
     loss = weighted(16, 32)
     expected = gradients(loss(blobs.render(scene)), scene)
-    found = gradients(loss(differentiable_render(blobs, scene, step=1e-5)), scene)
+    picture = differentiable_render(blobs, scene, step=1e-5, scheme="central")
+    found = gradients(loss(picture), scene)
     for name, one, other in zip(FIELDS, found, expected, strict=True):
         assert one.dtype == other.dtype
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6), name
@@ -282,6 +289,9 @@ class Fine:
     def render_bytes(self, scene: Scene) -> Tensor:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
 
 def blurred_error(target: Tensor, sigma: float) -> Loss:
     """Half the squared error of pictures, blurred with a standard deviation of `sigma` px."""
@@ -353,7 +363,8 @@ def test_gradient_follows_the_loss(backend: str, name: str, size: int) -> None:
     renderer = real_renderer(backend, name, size)
     truth, scene = away_from_truth(renderer.spec, 8)
     loss = blurred_error(renderer.render(truth), sigma=2.0)
-    found = gradients(loss(differentiable_render(renderer, scene)).sum(), scene)
+    picture = differentiable_render(renderer, scene, scheme="central")
+    found = gradients(loss(picture).sum(), scene)
     default = Steps.for_size(renderer.spec, size)
     for factor in (0.67, 1.0, 1.5):
         expected = loss_differences(renderer, scene, loss, default.scaled(factor))

@@ -17,14 +17,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 import renderer.backend
 import renderer.pool
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
+from renderer.backend import WindowRenderer
 from renderer.cpus import available_cpus
+from renderer.differences import Steps, freedoms, perturb, plan
+from renderer.differentiable import differentiable_render
 from renderer.opengl import create_context
 from renderer.pool import PooledRenderer, WorkerError
 from renderer.prior import sample
+from renderer.windows import change_windows
 
 SIZE: dict[str, Any] = {"height": 40, "width": 56}  # OpenGL rounds edges by the place of a picture
 
@@ -52,8 +57,7 @@ def pair(spec: SceneSpec, request: pytest.FixtureRequest) -> Iterator[tuple[Rend
     processes = 3 if request.param == "opengl" else 2  # Warp takes seconds to start
     with open_renderer(spec, backend=request.param, processes=processes, **SIZE) as several:  # type: ignore[attr-defined]
         yield one, several
-    if hasattr(one, "close"):
-        one.close()
+    one.close()
 
 
 def any_backend() -> str:
@@ -85,6 +89,38 @@ def test_pictures_are_those_of_one_process(
     assert found.shape == (count, 40, 56, 3)
     assert torch.equal(found, one.render_bytes(scene[:count]))
     assert torch.equal(several.render(scene[:count]), one.render(scene[:count]))
+
+
+def moved_windows(spec: SceneSpec, scene: Scene) -> tuple[Scene, Tensor]:
+    """What a gradient draws: moved scenes, and the window of each that can change."""
+    free = freedoms(scene, spec.symmetry_orders, azimuth=False)
+    differences = plan(free, Steps.for_size(spec, SIZE["height"]), "forward")
+    moved = perturb(scene, differences)
+    return moved, change_windows(spec, scene, differences, moved, SIZE["height"], SIZE["width"])
+
+
+@pytest.mark.parametrize("count", [70, 1, 0])
+def test_windows_are_those_of_one_process(
+    pair: tuple[Renderer, Renderer], scene: Scene, count: int
+) -> None:
+    one, several = pair
+    assert isinstance(one, WindowRenderer) and isinstance(several, WindowRenderer)
+    moved, windows = moved_windows(one.spec, scene[:count])
+    found = several.render_windows(moved, windows)
+    assert found.shape == (int(windows[:, 2:].prod(dim=1).sum()), 3)
+    assert torch.equal(found, one.render_windows(moved, windows))
+
+
+def test_gradients_are_those_of_one_process(pair: tuple[Renderer, Renderer], scene: Scene) -> None:
+    gradients = []
+    for drawing in pair:
+        leaves = [scene.position.clone(), scene.yaw.clone(), scene.azimuth.clone()]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        picture = differentiable_render(drawing, Scene(scene.presence, scene.identity, *leaves))
+        gradients.append(torch.autograd.grad(picture.square().sum(), leaves))
+    for found, expected in zip(*gradients, strict=True):
+        assert found.any() and torch.equal(found, expected)
 
 
 def test_other_slots_numbers_and_strides(pair: tuple[Renderer, Renderer], scene: Scene) -> None:
@@ -140,6 +176,19 @@ def test_a_killed_worker_is_an_error_soon(spec: SceneSpec, scene: Scene) -> None
         drawing.render(scene)
     drawing.close()
     drawing.close()
+
+
+def test_a_worker_killed_before_windows(spec: SceneSpec, scene: Scene) -> None:
+    drawing = open_renderer(spec, backend=any_backend(), processes=2, **SIZE)
+    assert isinstance(drawing, PooledRenderer)
+    moved, windows = moved_windows(spec, scene)
+    (worker,) = drawing._crew.processes
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"worker 1 of the 1 .* ended by SIGKILL .* is closed"):
+        drawing.render_windows(moved, windows)
+    with pytest.raises(RuntimeError, match="this renderer is closed; open another"):
+        drawing.render_windows(moved, windows)
 
 
 def test_an_interrupted_batch_closes_the_pool(
