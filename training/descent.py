@@ -142,9 +142,7 @@ def descend(
         for group, rate in zip(adam.param_groups, rates.values(), strict=True):
             group["lr"] = rate * (descent.last_rate + (1 - descent.last_rate) * fall)
         likelihood = descent.likelihood(progress, renderer.height)
-        picture = differentiable_render(
-            renderer, scene, scheme=descent.scheme, generator=generator
-        )
+        picture = differentiable_render(renderer, scene, scheme=descent.scheme, generator=generator)
         adam.zero_grad()
         (-(likelihood.std**2) * log_joint(scene, picture, likelihood).sum()).backward()
         adam.step()
