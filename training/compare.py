@@ -197,8 +197,8 @@ def _check(checkpoint: Checkpoint, spec: SceneSpec, height: int, width: int) -> 
 
     if world(own) != world(spec):
         raise ValueError(
-            f"--checkpoint {checkpoint.folder}: was trained on {own.name!r}, which is not the "
-            f"world of {spec.name!r}; give a checkpoint of that world, or its own SceneSpec"
+            f"--checkpoint {checkpoint.folder}: was trained on another world ({own.name!r}) than "
+            f"this {spec.name!r}; give a checkpoint of this one, or the SceneSpec in its scene/"
         )
     if (network.height, network.width) != (height, width):
         raise ValueError(
