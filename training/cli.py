@@ -137,7 +137,7 @@ def descend(
     scenes: int = 40,
     seed: int = 0,
     restarts: int = 8,
-    steps: int = 150,
+    steps: int = 100,
     size: int = 64,
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     json: Path | None = None,

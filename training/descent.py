@@ -35,14 +35,14 @@ class Descent:
     so that the cheap scheme, of random signs, is good enough.
     """
 
-    steps: int = 150
-    blur: tuple[float, float] = (6.0, 0.5)  # px at 64 px height, first and last
+    steps: int = 100
+    blur: tuple[float, float] = (16.0, 0.5)  # px at 64 px height, first and last
     std: tuple[float, float] = (0.3, 0.05)  # grey levels, of 1; first and last
-    position_rate: float = 0.02  # m, of the first step
-    yaw_rate: float = 0.1  # rad
+    position_rate: float = 0.04  # m, of the first step
+    yaw_rate: float = 0.3  # rad
     azimuth_rate: float = 0.02  # rad
     last_rate: float = 0.02  # of the last step, as a part of the first's
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.8, 0.9)
     scheme: Scheme = "random"
 
     def __post_init__(self) -> None:
