@@ -80,7 +80,7 @@ def compare(
         ]
     )
     image = renderer.render(true)
-    ends, log_joint, seconds = _descend(renderer, image, restarts, descent, seed, tick)
+    ends, log_joint, times = _descend(renderer, image, restarts, descent, seed, tick)
 
     def figures(inferred: Scene) -> dict[str, Any]:
         error = (renderer.render(inferred) - image).square().mean()
@@ -105,7 +105,7 @@ def compare(
         "threads": torch.get_num_threads(),
         "restarts": restarts,
         "schedule": vars(descent),
-        "descent": {**curve[-1], "seconds_per_image": seconds, "by_restarts": curve},
+        "descent": {**curve[-1], **times, "by_restarts": curve},
         "network": None,
     }
     if checkpoint is not None:
@@ -156,37 +156,47 @@ def _descend(
     descent: Descent,
     seed: int,
     tick: Callable[[int], None],
-) -> tuple[Scene, Tensor, float]:
+) -> tuple[Scene, Tensor, dict[str, float]]:
     """Where all starts ended, their log joint `[B, R + 1]` nats, and seconds an image."""
     generator = generator_for("descend", seed)
     renderer.render(Scene.empty(1, renderer.spec.count.max))  # what is compiled for the first time
-    begin = time.perf_counter()
+    watch = _Watch()
     parts = []
     for some in image.split(BATCH):
         start = draw_starts(renderer.spec, len(some), restarts, generator=generator)
         moved = partial(tick, len(some))
         parts.append(descend(renderer, some, start, descent, generator=generator, tick=moved))
     ends, log_joint = zip(*parts, strict=True)
-    seconds = (time.perf_counter() - begin) / len(image)
-    return Scene.cat(ends), torch.cat(log_joint), seconds
+    return Scene.cat(ends), torch.cat(log_joint), watch.read(len(image))
 
 
 def _pass_once(checkpoint: Checkpoint, image: Tensor) -> tuple[Scene, dict[str, float]]:
     """What the network infers, and its seconds an image: in batches, and one by one (median)."""
     infer = checkpoint.posterior.infer
     infer(image[:BATCH])  # the first pass allocates
-    begin = time.perf_counter()
+    watch = _Watch()
     scene = Scene.cat([infer(some).scene for some in image.split(BATCH)])
-    batched = (time.perf_counter() - begin) / len(image)
+    times = watch.read(len(image))
     alone = []
     for one in image.split(1):
         begin = time.perf_counter()
         infer(one)
         alone.append(time.perf_counter() - begin)
-    return scene, {
-        "seconds_per_image": batched,
-        "seconds_per_image_one_by_one": statistics.median(alone),
-    }
+    return scene, {**times, "seconds_per_image_one_by_one": statistics.median(alone)}
+
+
+class _Watch:
+    """Seconds on the wall, and of this process's threads: a busy machine stretches the former."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self, images: int) -> dict[str, float]:
+        """Since it was made, for each of so many images."""
+        return {
+            "seconds_per_image": (time.perf_counter() - self._wall) / images,
+            "cpu_seconds_per_image": (time.process_time() - self._cpu) / images,
+        }
 
 
 def _check(checkpoint: Checkpoint, spec: SceneSpec, height: int, width: int) -> None:
@@ -232,15 +242,19 @@ def table(figures: dict[str, Any]) -> Table:
     )
     for name, factor, unit in units:
         for key in ("median", "p90"):
-            values = (column[name][key] for column in columns)
+            values = [column[name][key] for column in columns]
             label = f"{name.rsplit('_', 1)[0]} {key}, {unit}"
-            shown.add_row(label, *(_number(value, ".2f", factor) for value in values))
+            if any(values):  # else nothing is found, or the camera does not move
+                shown.add_row(label, *(_number(value, ".2f", factor) for value in values))
     shown.add_row("reconstruction_mse", *(f"{c['reconstruction_mse']:.6f}" for c in columns))
     for label, key in (
         ("in batches, ms an image", "seconds_per_image"),
+        ("of which processors work, ms", "cpu_seconds_per_image"),
         ("one by one, ms an image", "seconds_per_image_one_by_one"),
     ):
-        shown.add_row(label, *(_number(column.get(key), ".2f", 1e3) for column in columns))
+        times = [column.get(key) for column in columns]
+        if any(times):
+            shown.add_row(label, *(_number(value, ".2f", 1e3) for value in times))
     return shown
 
 

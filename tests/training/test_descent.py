@@ -217,6 +217,7 @@ def test_the_command_writes_descent_and_network_side_by_side(
     assert figures["descent"]["by_restarts"][-1].items() <= figures["descent"].items()
     for method in ("descent", "network"):
         assert figures[method]["seconds_per_image"] > 0
+        assert figures[method]["cpu_seconds_per_image"] > 0
         assert 0 <= figures[method]["solved"] <= figures[method]["count_accuracy"] <= 1
         assert figures[method]["reconstruction_mse"] > 0
     assert figures["network"]["seconds_per_image_one_by_one"] > 0
