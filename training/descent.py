@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.distributions import wrap
 from inference.likelihood import Likelihood, blurred
 from inference.prior import StepPrior
 from renderer.backend import Renderer
@@ -33,6 +34,10 @@ class Descent:
     would in a line search, and a step keeps its length however flat the likelihood is, which far
     from the object it nearly is. Its averages smooth what 8-bit pictures do to finite differences,
     so that the cheap scheme, of random signs, is good enough.
+
+    The values were tuned on scenes of `objects` that `evaluate` never draws. There, of 60 random
+    starts with the right class, all end within 5 cm of the truth; with a first blur of 6 px and
+    half the position rate, 52 do.
     """
 
     steps: int = 100
@@ -152,6 +157,7 @@ def descend(
         tick()
     with torch.no_grad():
         scene = Scene(*(value.detach() for value in scene.tensors()))
+        scene = dataclasses.replace(scene, yaw=wrap(scene.yaw))
         picture = renderer.render(scene)
         return scene, log_joint(scene, picture, descent.likelihood(1.0, renderer.height))
 
