@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
@@ -133,11 +134,62 @@ def render(
     print(f"{len(paths)} pictures in {out}")
 
 
+def descend(
+    spec: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    checkpoint: Path | None = None,
+    scenes: int = 40,
+    seed: int = 0,
+    restarts: int = 8,
+    steps: int = 100,
+    size: int = 64,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+    json: Path | None = None,
+) -> None:
+    """Infer scenes without a network, by descent on the likelihood of each image.
+
+    Args:
+        spec: a SceneSpec's YAML file, or the name of a built-in one.
+        checkpoint: folder of a network to measure on the same images.
+        scenes: how many to draw; the first ones of `evaluate` with this seed.
+        seed: of the scenes and of the starts.
+        restarts: random starts for each image, of which the best counts.
+        steps: of each descent.
+        size: height of the images in pixels; the camera's aspect gives their width.
+        backend: that draws them.
+        json: write the figures to this file.
+    """
+    from inference.checkpoint import load_checkpoint
+    from renderer.spec import SceneSpec
+    from training import compare as module
+    from training.descent import Descent
+
+    descent = Descent(steps=steps)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("descending", total=scenes * steps)
+        figures = module.compare(
+            SceneSpec.load(spec),
+            scenes=scenes,
+            seed=seed,
+            restarts=restarts,
+            descent=descent,
+            size=size,
+            backend=backend,
+            checkpoint=None if checkpoint is None else load_checkpoint(checkpoint),
+            tick=lambda images: bar.advance(task, images),
+        )
+    console.print(module.table(figures))
+    if json is not None:
+        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one line, not a traceback."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "render": render},
+            {"train": train, "evaluate": evaluate, "render": render, "descend": descend},
             prog="python -m training",
         )
     except (ValueError, OSError, BackendError, FloatingPointError) as error:
