@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.distributions import wrap
-from inference.likelihood import Likelihood, blurred
+from inference.likelihood import Likelihood
 from inference.prior import StepPrior
 from renderer.backend import Renderer
 from renderer.differences import Scheme
@@ -129,11 +129,7 @@ def descend(
     prior, batch = StepPrior.of(renderer.spec), len(image)
 
     def log_joint(scene: Scene, picture: Tensor, likelihood: Likelihood) -> Tensor:
-        rows, columns = (_blur_matrix(likelihood.blur, size) for size in picture.shape[-2:])
-        seen, drawn = (rows @ value @ columns.T for value in (image, picture))
-        explained = dataclasses.replace(likelihood, blur=0.0).log_prob(
-            seen[:, None], drawn.view(batch, -1, *drawn.shape[1:])
-        )
+        explained = likelihood.log_prob(image[:, None], picture.unflatten(0, (batch, -1)))
         return explained + prior.log_prob(scene).view(batch, -1)
 
     rates = {"position": descent.position_rate, "yaw": descent.yaw_rate}
@@ -160,13 +156,3 @@ def descend(
         scene = dataclasses.replace(scene, yaw=wrap(scene.yaw))
         picture = renderer.render(scene)
         return scene, log_joint(scene, picture, descent.likelihood(1.0, renderer.height))
-
-
-def _blur_matrix(std: float, size: int) -> Tensor:
-    """`blurred` along one axis as a matrix `[size, size]`, for columns of pixels.
-
-    The same blur: it is linear and separable, so what it makes of each single pixel of a column
-    says all. Two products of matrices are many times as fast as two convolutions of one channel,
-    and a descent blurs every picture that it draws.
-    """
-    return blurred(torch.eye(size)[:, None, :, None], std)[:, 0, :, 0].T

@@ -195,8 +195,10 @@ def test_foreign_mesh_shows_its_texture(
 
 @pytest.mark.parametrize("n", [2, 3])
 def test_supersampling_is_the_mean_of_a_larger_picture(
-    tabletop: SceneSpec, draw: Any, backend: str, n: int
+    tabletop: SceneSpec, draw: Any, backend: str, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A larger picture would be drawn with more detail.
+    monkeypatch.setattr("renderer.opengl.pixel_tolerance", lambda spec, height: 0.002)
     scene = sample(tabletop, 6, generator=seeded())
     found = draw(tabletop, backend, scene, height=32, width=32, supersample=n)
     large = draw(tabletop, backend, scene, height=32 * n, width=32 * n)
