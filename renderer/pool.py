@@ -46,6 +46,7 @@ from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
 SHARED = Path("/dev/shm")  # where Linux keeps shared memory; containers often give it 64 MB
+DEAF_TO = (signal.SIGINT, signal.SIGTERM)  # workers are
 FAREWELL = 2.0  # s that idle workers are given to leave before they are ended
 
 
@@ -418,12 +419,16 @@ def _new_memory(size: int) -> Iterator[SharedMemory]:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Processes started here are deaf to Ctrl-C from birth: their parent tells them to leave."""
+    """Processes started here are deaf to Ctrl-C from birth: their parent tells them to leave.
+
+    To SIGTERM as well, which supervisors send to all of a group, so that a parent that finishes
+    its work first can.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # it changes the mask too when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     try:
         yield
     finally:
@@ -435,7 +440,8 @@ def _work(pipe: Connection) -> None:
 
     Every message is answered by None, or by the exception that it led to.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in DEAF_TO:
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     # Mesa's software renderer would start threads for every core in every worker.
     os.environ.setdefault("LP_NUM_THREADS", "0")

@@ -8,6 +8,7 @@ pictures are drawn where the network is, in its process, and never pass through 
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -121,11 +122,13 @@ def stream(
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_prepare_worker if workers else None,
     )
     for pictures, scene in loader:
         yield pictures, Scene(*scene)
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    # Its parent finishes its step first, and then tells it to leave.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

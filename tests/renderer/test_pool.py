@@ -215,10 +215,13 @@ def test_an_interrupted_batch_closes_the_pool(
 
 SCRIPT = textwrap.dedent(
     """
-    import json, sys, time
+    import json, signal, sys
     from renderer import Scene, SceneSpec, open_renderer
 
     if __name__ == "__main__":
+        told = []
+        if sys.argv[2] == "finish":  # as training does, and servers
+            signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
         spec = SceneSpec.load("tabletop")
         drawing = open_renderer(spec, height=32, width=32, backend=sys.argv[1], processes=2)
         drawing.render(Scene.empty(64, 3))
@@ -229,6 +232,9 @@ SCRIPT = textwrap.dedent(
             raise RuntimeError("on purpose")
         while sys.argv[2] == "draw":
             drawing.render(Scene.empty(64, 3))
+        while sys.argv[2] == "finish" and not told:
+            drawing.render(Scene.empty(64, 3))
+        drawing.render(Scene.empty(64, 3))
     """
 )
 
@@ -241,7 +247,7 @@ def runs(
     path = tmp_path_factory.mktemp("script") / "draw.py"
     path.write_text(SCRIPT)
     backend = any_backend()
-    ways = {"kill": "draw", "interrupt": "draw", "fail": "fail"}
+    ways = {"kill": "draw", "interrupt": "draw", "terminate": "finish", "fail": "fail"}
     runs = {
         name: subprocess.Popen(
             [sys.executable, str(path), backend, way],
@@ -265,6 +271,7 @@ def runs(
     [
         ("kill", -signal.SIGKILL, ""),
         ("interrupt", -signal.SIGINT, "KeyboardInterrupt"),
+        ("terminate", 0, ""),
         ("fail", 1, "RuntimeError: on purpose"),
     ],
 )
@@ -280,6 +287,8 @@ def test_nothing_is_left_behind(
         run.kill()
     if how == "interrupt":
         os.killpg(run.pid, signal.SIGINT)
+    if how == "terminate":
+        os.killpg(run.pid, signal.SIGTERM)
     # Ends when the last process that holds the other end has ended, resource tracker and all.
     _, complaint = run.communicate(timeout=30)
     assert run.returncode == code
