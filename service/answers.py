@@ -23,17 +23,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def compose(
-    checkpoint: Checkpoint, answer: Answer, *, request_id: str, stamp: str
-) -> schemas.InferResponse:
+def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResponse:
     """The response to one picture.
 
     Args:
-        checkpoint: that answered.
         answer: of the engine.
         request_id: of the request.
         stamp: when the picture arrived.
     """
+    checkpoint = answer.checkpoint
     estimate, quality, timing = answer.estimate, answer.quality, answer.timing
     count = int(estimate.scene.count[0])
     azimuth = schemas.Angle(

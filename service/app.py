@@ -8,19 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from inference.checkpoint import code_version
 from service import openapi, problems
-from service.answers import compose, describe, now
 from service.engine import Engine
 from service.middleware import RequestContext
+from service.routes import ROUTERS
 from service.runtime import Infers, Runtime
-from service.schemas import ImageUpload, InferResponse, ModelReport, Status
+from service.schemas import ImageUpload
 from service.settings import Settings
-from service.uploads import read_image
 
 STATIC = Path(__file__).parent / "static"
 
@@ -54,45 +52,15 @@ def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) 
         redoc_url=None,
         redirect_slashes=False,  # a POST that is sent on loses its picture with many clients
     )
+    app.state.runtime = runtime
     app.add_middleware(RequestContext)
     problems.install(app)
     openapi.install(app, ImageUpload)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
-    @app.post(
-        "/infer",
-        openapi_extra=openapi.INFER,
-        responses=openapi.problems(400, 413, 415, 422, 500, 503),
-        tags=["inference"],
-    )
-    async def infer(request: Request) -> InferResponse:
-        """What stands on the table in this picture."""
-        runtime.check_ready()
-        stamp = now()
-        data = await read_image(request, settings.max_bytes)
-        picture = await runtime.decode(data)
-        return compose(
-            runtime.engine.checkpoint,
-            await runtime.infer(picture),
-            request_id=request.state.request_id,
-            stamp=stamp,
-        )
-
-    @app.get("/model", tags=["inference"])
-    async def model() -> ModelReport:
-        """The model that answers: its objects, the camera that it expects, how well it works."""
-        return describe(runtime.engine.checkpoint)
-
-    @app.get("/healthz", tags=["health"])
-    async def healthz() -> Status:
-        """The process lives."""
-        return Status(status="ok")
-
-    @app.get("/readyz", responses=openapi.problems(503), tags=["health"])
-    async def readyz() -> Status:
-        """The model is loaded and has inferred once."""
-        runtime.check_ready()
-        return Status(status="ready")
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1")
+        app.include_router(router, include_in_schema=False)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:

@@ -126,12 +126,7 @@ def _infer_file(engine: Engine, decoder: Decoder, path: Path) -> str:
     """The response to one file, as one line of JSON."""
     stamp = now()
     picture = decoder.decode(path.read_bytes())
-    response = compose(
-        engine.checkpoint,
-        engine.infer(picture),
-        request_id=str(path),
-        stamp=stamp,
-    )
+    response = compose(engine.infer(picture), request_id=str(path), stamp=stamp)
     return response.model_dump_json()
 
 

@@ -36,6 +36,7 @@ NO_IMAGE = Kind("no-image", 400, "The request has no image")
 MALFORMED = Kind("malformed-body", 400, "The request's body cannot be read")
 NOT_FOUND = Kind("not-found", 404, "There is nothing at this address")
 METHOD = Kind("method-not-allowed", 405, "This address does not take this method")
+SLOW = Kind("slow-body", 408, "The request's body comes too slowly")
 TOO_LARGE = Kind("too-large", 413, "The image has too many bytes")
 TOO_MANY_PIXELS = Kind("too-many-pixels", 413, "The image has too many pixels")
 MEDIA = Kind("unsupported-media-type", 415, "The body's type is not taken")
@@ -44,10 +45,12 @@ DAMAGED = Kind("damaged-image", 422, "The image is truncated or damaged")
 INVALID = Kind("invalid-request", 422, "The request does not have the expected form")
 INTERNAL = Kind("internal-error", 500, "The server failed")
 NOT_READY = Kind("not-ready", 503, "The model is not ready")
+BUSY = Kind("busy", 503, "Too many requests wait already")
+LATE = Kind("late", 503, "The answer took too long")
 
 KINDS = (
-    *(NO_IMAGE, MALFORMED, NOT_FOUND, METHOD, TOO_LARGE, TOO_MANY_PIXELS),
-    *(MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, INTERNAL, NOT_READY),
+    *(NO_IMAGE, MALFORMED, NOT_FOUND, METHOD, SLOW, TOO_LARGE, TOO_MANY_PIXELS),
+    *(MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, INTERNAL, NOT_READY, BUSY, LATE),
 )
 
 

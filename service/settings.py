@@ -39,9 +39,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)  # 0: any free one
     max_bytes: int = Field(default=10 * 2**20, ge=1)  # of one image file
     # At this limit a picture takes up to 600 MB while it is decoded (16 bytes a pixel, WebP),
-    # and as many are decoded at once as there are threads.
+    # and `decoders` of them are decoded at once.
     max_pixels: int = Field(default=40_000_000, ge=1)
     threads: int = Field(default_factory=default_threads, ge=1)  # of torch
+    decoders: int = Field(default_factory=default_threads, ge=1)  # pictures decoded at once
+    # Requests that may wait for the engine; one more is refused at once, with a 503.
+    queue_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=16, ge=1)  # pictures inferred at once, at most
+    batch_wait: float = Field(default=0.0, ge=0.0, le=1.0)  # s, for a batch to fill
+    # s, in which a request's body must have come, and then again its answer be ready.
+    max_seconds: float = Field(default=30.0, gt=0.0)
 
 
 class SettingsError(ValueError):

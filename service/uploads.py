@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -14,8 +15,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.problems import INVALID, MALFORMED, MEDIA, NO_IMAGE, TOO_LARGE, Problem
+from service.problems import INVALID, MALFORMED, MEDIA, NO_IMAGE, SLOW, TOO_LARGE, Problem
 from service.schemas import ImageUpload
+from service.settings import Settings
 
 RAW = ("image/png", "image/jpeg", "image/jpg", "image/webp", "application/octet-stream")
 
@@ -32,16 +34,30 @@ HOW = (
 )  # fmt: skip
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
+async def read_image(request: Request, settings: Settings) -> bytes:
     """The bytes of the image file in a request.
 
     Args:
         request: to `POST /infer`.
-        max_bytes: of the image file.
+        settings: with the limits.
 
     Raises:
-        Problem: there is no image, it is too large, or its wrapping cannot be read.
+        Problem: there is no image, it is too large, comes too slowly, or its wrapping cannot be
+            read.
     """
+    try:
+        async with asyncio.timeout(settings.max_seconds):
+            return await _read_image(request, settings.max_bytes)
+    except TimeoutError:
+        raise Problem(
+            SLOW,
+            f"The body had not come after {settings.max_seconds:g} seconds; send a smaller image, "
+            "or look at the network.",
+            {"Connection": "close"},
+        ) from None
+
+
+async def _read_image(request: Request, max_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise Problem(
