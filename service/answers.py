@@ -121,6 +121,7 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
         ),
         input=schemas.InputSize(width=network.width, height=network.height),
         evaluation=checkpoint.evaluation,
+        card=checkpoint.card,
     )
 
 

@@ -13,11 +13,14 @@ from starlette.staticfiles import StaticFiles
 
 from inference.checkpoint import code_version
 from service import openapi, problems
+from service.cameras.choice import choose_store
+from service.cameras.live import Cameras
+from service.drawing import Artist
 from service.engine import Engine
 from service.middleware import RequestContext
 from service.routes import ROUTERS
 from service.runtime import Infers, Runtime
-from service.schemas import ImageUpload
+from service.schemas import ImageUpload, SceneDescription
 from service.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
@@ -35,12 +38,23 @@ def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) 
         settings, load or partial(Engine, settings.checkpoint, threads=settings.threads)
     )
 
+    cameras = Cameras(
+        choose_store(settings),
+        most_waiting=settings.max_waiting,
+        ending=lambda: runtime.draining,
+    )
+
+    artist = Artist(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await runtime.start()
+        await cameras.store.start()
         try:
             yield
         finally:
+            await cameras.store.stop()
+            await artist.stop()
             await runtime.stop()
 
     app = FastAPI(
@@ -53,9 +67,11 @@ def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) 
         redirect_slashes=False,  # a POST that is sent on loses its picture with many clients
     )
     app.state.runtime = runtime
+    app.state.cameras = cameras
+    app.state.artist = artist
     app.add_middleware(RequestContext)
     problems.install(app)
-    openapi.install(app, ImageUpload)
+    openapi.install(app, ImageUpload, SceneDescription)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     for router in ROUTERS:

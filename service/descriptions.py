@@ -1,20 +1,21 @@
-"""A scene in few words: what must be known to draw it, in the form that answers have.
-
-Every answer of the service is such a description too; what it says beyond is ignored.
-"""
+"""From scenes to their descriptions in the HTTP schema, and back."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from renderer import Scene, SceneSpec
-from service.schemas import Pose, Quaternion, Vector3
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+from service.schemas import (
+    DescribedAngle,
+    DescribedCamera,
+    DescribedObject,
+    Pose,
+    Quaternion,
+    SceneDescription,
+    Vector3,
+)
 
 # A quaternion whose length is this far from 1 is a mistake, not rounding.
 LENGTH_TOLERANCE = 1e-2
@@ -24,42 +25,6 @@ UPRIGHT_TOLERANCE = 1e-3
 
 class DescriptionError(ValueError):
     """A description of no scene of this model; the message names the place and the mend."""
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
-
-
-class DescribedAngle(_Model):
-    """An angle."""
-
-    value: Finite = Field(description="rad")
-
-
-class DescribedCamera(_Model):
-    """Where the camera stands."""
-
-    azimuth: DescribedAngle
-
-
-class DescribedObject(_Model):
-    """One object on the table."""
-
-    class_id: str = Field(description="One of `classes` in GET /model.")
-    pose: Pose = Field(
-        description="Of the object's own frame, which stands on the table: z is 0, and the "
-        "orientation is a turn about z alone."
-    )
-
-
-class SceneDescription(_Model):
-    """A scene: the camera's azimuth, and the class and pose of each object.
-
-    The answers of POST /infer can be given as they are.
-    """
-
-    camera: DescribedCamera
-    objects: list[DescribedObject] = Field(max_length=64)
 
 
 def describe_scenes(spec: SceneSpec, scenes: Scene) -> list[SceneDescription]:

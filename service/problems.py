@@ -36,6 +36,8 @@ NO_IMAGE = Kind("no-image", 400, "The request has no image")
 MALFORMED = Kind("malformed-body", 400, "The request's body cannot be read")
 NOT_FOUND = Kind("not-found", 404, "There is nothing at this address")
 METHOD = Kind("method-not-allowed", 405, "This address does not take this method")
+OVERTAKEN = Kind("overtaken", 409, "A later frame was answered first")
+DELETED = Kind("camera-deleted", 409, "The camera was deleted meanwhile")
 SLOW = Kind("slow-body", 408, "The request's body comes too slowly")
 TOO_LARGE = Kind("too-large", 413, "The image has too many bytes")
 TOO_MANY_PIXELS = Kind("too-many-pixels", 413, "The image has too many pixels")
@@ -48,9 +50,13 @@ NOT_READY = Kind("not-ready", 503, "The model is not ready")
 BUSY = Kind("busy", 503, "Too many requests wait already")
 LATE = Kind("late", 503, "The answer took too long")
 
+TOO_MANY_CAMERAS = Kind("too-many-cameras", 503, "There are as many cameras as may be")
+STORE = Kind("store-unavailable", 503, "The store of the cameras cannot be reached")
+
 KINDS = (
     *(NO_IMAGE, MALFORMED, NOT_FOUND, METHOD, SLOW, TOO_LARGE, TOO_MANY_PIXELS),
     *(MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, INTERNAL, NOT_READY, BUSY, LATE),
+    *(OVERTAKEN, DELETED, TOO_MANY_CAMERAS, STORE),
 )
 
 

@@ -213,14 +213,19 @@ class Runtime:
             self._inside -= 1
 
 
+def image_problem(error: ImageError) -> Problem:
+    """What is wrong with an image file, as a Problem."""
+    detail = str(error)
+    return Problem(_IMAGE_PROBLEMS[error.kind], f"{detail[0].upper()}{detail[1:]}.")
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Tells of what went wrong on other threads as a Problem."""
     try:
         yield
     except ImageError as error:
-        detail = str(error)
-        raise Problem(_IMAGE_PROBLEMS[error.kind], f"{detail[0].upper()}{detail[1:]}.") from None
+        raise image_problem(error) from None
     except LateError:
         raise Problem(
             problems.LATE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from renderer.cpus import available_cpus
@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     batch_wait: float = Field(default=0.0, ge=0.0, le=1.0)  # s, for a batch to fill
     # s, in which a request's body must have come, and then again its answer be ready.
     max_seconds: float = Field(default=30.0, gt=0.0)
+    max_samples: int = Field(default=64, ge=0)  # posterior samples that one request may ask for
+    render_height: int = Field(default=480, ge=16, le=2048)  # px, of the pictures of POST /render
+    max_cameras: int = Field(default=32, ge=1)  # that have a scene at once
+    camera_expiry: float = Field(default=3600.0, gt=0.0)  # s without a frame; then it is forgotten
+    max_wait: float = Field(default=30.0, ge=0.0)  # s, of a long poll
+    max_waiting: int = Field(default=256, ge=1)  # long polls and event streams at once
+    # Where replicas share their cameras; they are kept in memory without it. May hold a password.
+    redis_url: SecretStr | None = None
 
 
 class SettingsError(ValueError):

@@ -7,7 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 from pydantic import ValidationError
@@ -45,9 +45,16 @@ async def read_image(request: Request, settings: Settings) -> bytes:
         Problem: there is no image, it is too large, comes too slowly, or its wrapping cannot be
             read.
     """
+    async with in_time(settings):
+        return await _read_image(request, settings.max_bytes)
+
+
+@asynccontextmanager
+async def in_time(settings: Settings) -> AsyncIterator[None]:
+    """Ends the reading of a body that comes too slowly with a Problem."""
     try:
         async with asyncio.timeout(settings.max_seconds):
-            return await _read_image(request, settings.max_bytes)
+            yield
     except TimeoutError:
         raise Problem(
             SLOW,
@@ -66,12 +73,12 @@ async def _read_image(request: Request, max_bytes: int) -> bytes:
     given = request.headers.get("content-type", "")
     media = given.partition(";")[0].strip().lower()
     if media in RAW or not media:
-        data = await _read(request, max_bytes)
+        data = await read_body(request, max_bytes)
     elif media == "multipart/form-data":
         data = await _from_form(request, max_bytes)
     elif media == "application/json":
         # Base64 has 4 characters for 3 bytes, and may be broken into lines.
-        data = _from_json(await _read(request, max_bytes * 3 // 2 + WRAPPING, image=max_bytes))
+        data = _from_json(await read_body(request, max_bytes * 3 // 2 + WRAPPING, image=max_bytes))
     else:
         hint = ""
         if media == "application/x-www-form-urlencoded":
@@ -87,7 +94,12 @@ async def _read_image(request: Request, max_bytes: int) -> bytes:
     return data
 
 
-async def _read(request: Request, limit: int, *, image: int | None = None) -> bytes:
+async def read_body(request: Request, limit: int, *, image: int | None = None) -> bytes:
+    """The whole body, of at most `limit` bytes.
+
+    Raises:
+        Problem: it is larger; the message names `image` instead of `limit`, when given.
+    """
     async with aclosing(_chunks(request, limit, image or limit)) as chunks:
         return b"".join([chunk async for chunk in chunks])
 
@@ -154,8 +166,13 @@ def _too_large(max_bytes: int) -> Problem:
     )
 
 
-async def _from_form(request: Request, max_bytes: int) -> bytes:
-    """The file in the field `image` of a multipart form."""
+@asynccontextmanager
+async def open_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
+    """A multipart form, whose files are closed in the end.
+
+    Raises:
+        Problem: it is broken, or larger than one image may be.
+    """
     limit = max_bytes + WRAPPING
     async with aclosing(_chunks(request, limit, max_bytes)) as chunks:
         parser = _FormParser(request, chunks, limit)
@@ -165,14 +182,25 @@ async def _from_form(request: Request, max_bytes: int) -> bytes:
                 raise Problem(
                     MALFORMED, "The multipart body ends before its last boundary; send it again."
                 )
-            return await _only_image(form).read()
+            yield form
         except MultiPartException as error:
             raise Problem(MALFORMED, f"The multipart body is broken: {error.message}") from None
         finally:
             parser.close()
 
 
-def _only_image(form: FormData) -> UploadFile:
+async def _from_form(request: Request, max_bytes: int) -> bytes:
+    """The file in the field `image` of a multipart form."""
+    async with open_form(request, max_bytes) as form:
+        return await only_image(form).read()
+
+
+def only_image(form: FormData) -> UploadFile:
+    """The one file in the field `image`.
+
+    Raises:
+        Problem: there is none, or more than one.
+    """
     images = form.getlist("image")
     if not images:
         fields = ", ".join(f"`{key[:50]}`" for key in form) or "none"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from renderer.export import scene_mjcf
 from renderer.spec import SceneSpec
-from service.descriptions import SceneDescription, scene_of
-from service.schemas import InferResponse
+from service.descriptions import scene_of
+from service.schemas import InferResponse, SceneDescription
 
 
 def mjcf_xml(answer: InferResponse, spec: SceneSpec) -> str:

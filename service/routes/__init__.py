@@ -1,5 +1,8 @@
 """The routes, one idea a file; the application mounts all of them at `/v1` and at `/`."""
 
-from service.routes import health, infer, model
+from service.routes import cameras, health, infer, meshes, model, render
 
-ROUTERS = (infer.router, model.router, health.router)
+ROUTERS = (
+    *(infer.router, render.router, model.router, meshes.router),
+    *(cameras.router, health.router),
+)

@@ -15,9 +15,10 @@ from renderer import Scene, SceneSpec
 from renderer.camera import project
 from service import schemas
 from service.answers import optical_pose
-from service.descriptions import DescriptionError, SceneDescription, describe_scenes, scene_of
+from service.descriptions import DescriptionError, describe_scenes, scene_of
 from service.formats import Format, write
 from service.formats.detection3d import detection3d
+from service.schemas import SceneDescription
 
 
 def angle(value: float, std: float | None = 0.01) -> schemas.Angle:

@@ -1,0 +1,55 @@
+"""Finding a scene, and the photo to compare it with, in a request."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import Request
+
+from service.problems import INVALID, MALFORMED, MEDIA, Problem
+from service.schemas import SceneDescription
+from service.settings import Settings
+from service.uploads import WRAPPING, in_time, only_image, open_form, read_body
+
+HOW = (
+    "Send the scene as JSON (an answer of /infer will do), or as the multipart field `scene` "
+    "beside a photo in the field `image` (curl -F scene=@answer.json -F image=@photo.jpg)."
+)
+
+
+async def read_scene(request: Request, settings: Settings) -> tuple[SceneDescription, bytes | None]:
+    """The described scene, and the image file beside it, when there is one.
+
+    Raises:
+        Problem: there is no scene, or the body is too large, too slow or cannot be read.
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    async with in_time(settings):
+        if media == "application/json":
+            return _parse(await read_body(request, WRAPPING)), None
+        if media != "multipart/form-data":
+            raise Problem(MEDIA, f"A body of type {media[:100] or 'none'} is not taken. {HOW}")
+        async with open_form(request, settings.max_bytes) as form:
+            scene = await _scene_field(form)
+            image = await only_image(form).read() if "image" in form else None
+            return _parse(scene), image
+
+
+async def _scene_field(form: FormData) -> bytes:
+    fields = form.getlist("scene")
+    if len(fields) != 1:
+        raise Problem(INVALID, f"The form has {len(fields)} fields `scene`, not one. {HOW}")
+    (field,) = fields
+    return await field.read(WRAPPING + 1) if isinstance(field, UploadFile) else field.encode()
+
+
+def _parse(content: bytes) -> SceneDescription:
+    try:
+        return SceneDescription.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "json_invalid":
+            raise Problem(MALFORMED, f"The scene is not JSON: {first['msg']}. {HOW}") from None
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        raise Problem(INVALID, f"The scene: {said}. {HOW}") from None
