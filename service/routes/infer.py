@@ -18,7 +18,7 @@ router = APIRouter(tags=["inference"])
 @router.post(
     "/infer",
     openapi_extra=openapi.INFER,
-    responses=openapi.problems(400, 413, 415, 422, 500, 503),
+    responses=openapi.problems(400, 408, 413, 415, 422, 503),
 )
 async def infer(request: Request, runtime: Serving) -> InferResponse:
     """What stands on the table in this picture."""
