@@ -4,47 +4,62 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from inference.checkpoint import code_version
+from inference.checkpoint import Checkpoint, code_version
 from service import openapi, problems
+from service.access import Access
 from service.cameras.choice import choose_store
 from service.cameras.live import Cameras
 from service.drawing import Artist
 from service.engine import Engine
-from service.middleware import RequestContext
-from service.routes import ROUTERS
-from service.runtime import Infers, Runtime
-from service.schemas import ImageUpload, SceneDescription
+from service.keys import load_keys
+from service.lane import Infers
+from service.middleware import HEADER, RequestContext, Unexpected, Uploads
+from service.rates import Buckets
+from service.routes import PAGES, ROUTERS
+from service.runtime import Runtime
+from service.schemas import ImagesUpload, ImageUpload
 from service.settings import Settings
 
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    loaded: Checkpoint | None = None,
+    load: Callable[[], Infers] | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         settings: of the service.
-        load: makes the engine, on the thread where it will be used; from `settings.checkpoint`
-            when not given.
-    """
-    runtime = Runtime(
-        settings, load or partial(Engine, settings.checkpoint, threads=settings.threads)
-    )
+        loaded: what `settings.checkpoint` holds, when it was loaded already.
+        load: makes an engine, on the thread where it will be used; when not given, one of
+            `settings.checkpoint` as it then is.
 
+    Raises:
+        SettingsError: the API keys or the store of the cameras cannot be used.
+    """
+    keys = load_keys(settings)
+    buckets = Buckets(settings.rate, settings.rate_burst) if settings.rate else None
+    first = [loaded] if loaded else []
+
+    def engine() -> Engine:
+        return Engine(first.pop() if first else settings.checkpoint, threads=settings.threads)
+
+    runtime = Runtime(settings, load or engine)
+    artist = Artist(settings)
     cameras = Cameras(
         choose_store(settings),
         most_waiting=settings.max_waiting,
         ending=lambda: runtime.draining,
     )
-
-    artist = Artist(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,24 +81,27 @@ def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) 
         redoc_url=None,
         redirect_slashes=False,  # a POST that is sent on loses its picture with many clients
     )
-    app.state.runtime = runtime
-    app.state.cameras = cameras
-    app.state.artist = artist
-    app.add_middleware(RequestContext)
+    app.state.runtime, app.state.cameras, app.state.artist = runtime, cameras, artist
+    # The last one added is the first that sees a request.
+    app.add_middleware(Uploads, runtime=runtime)
+    app.add_middleware(Access, keys=keys, buckets=buckets)
+    app.add_middleware(Unexpected)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_methods=["DELETE", "GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", HEADER],
+            expose_headers=["ETag", HEADER, "Retry-After", "Scene-Age"],
+        )
+    app.add_middleware(RequestContext, runtime=runtime)
     problems.install(app)
-    openapi.install(app, ImageUpload, SceneDescription)
+    openapi.install(app, ImageUpload, ImagesUpload, keys=bool(keys))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     for router in ROUTERS:
-        app.include_router(router, prefix="/v1")
+        app.include_router(router, prefix="/v1", responses=openapi.COMMON)
         app.include_router(router, include_in_schema=False)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return openapi.docs_page(app.title)
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
-
+    for router in PAGES:
+        app.include_router(router)
     return app

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,13 +29,6 @@ class LateError(Exception):
 
 class StoppedError(Exception):
     """The thread has ended, and nothing is worked on any more."""
-
-
-class Observer(Protocol):
-    """Is told of each batch, on the batcher's thread."""
-
-    def __call__(self, waited: Sequence[float]) -> None:
-        """Takes how long each of the batch's jobs waited, s."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,7 +54,7 @@ class Batcher(Generic[Worker, Item, Result]):
         close: the worker, on the thread.
         largest: batch.
         wait: s, for which a batch that is not full waits for more items.
-        observe: is told of each batch.
+        observe: is told on the thread, before each batch, how long each item waited, s.
         name: of the thread.
     """
 
@@ -73,7 +66,7 @@ class Batcher(Generic[Worker, Item, Result]):
         *,
         largest: int,
         wait: float = 0.0,
-        observe: Observer | None = None,
+        observe: Callable[[list[float]], None] | None = None,
         name: str = "worker",
     ) -> None:
         self._make, self._work, self._close = make, work, close

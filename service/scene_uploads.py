@@ -6,10 +6,11 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
-from service.problems import INVALID, MALFORMED, MEDIA, Problem
+from service.bodies import WRAPPING, in_time, media_type, read_body, read_form
+from service.problems import INVALID, MALFORMED, MEDIA, TOO_LARGE, Problem
 from service.schemas import SceneDescription
 from service.settings import Settings
-from service.uploads import WRAPPING, in_time, only_image, open_form, read_body
+from service.uploads import FORM, JSON, only_image
 
 HOW = (
     "Send the scene as JSON (an answer of /infer will do), or as the multipart field `scene` "
@@ -23,16 +24,25 @@ async def read_scene(request: Request, settings: Settings) -> tuple[SceneDescrip
     Raises:
         Problem: there is no scene, or the body is too large, too slow or cannot be read.
     """
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    async with in_time(settings):
-        if media == "application/json":
-            return _parse(await read_body(request, WRAPPING)), None
-        if media != "multipart/form-data":
+    media = media_type(request)
+    async with in_time(settings.max_seconds):
+        if media == JSON:
+            return _parse(await read_body(request, WRAPPING, _too_large(WRAPPING))), None
+        if media != FORM:
             raise Problem(MEDIA, f"A body of type {media[:100] or 'none'} is not taken. {HOW}")
-        async with open_form(request, settings.max_bytes) as form:
+        limit = settings.max_bytes + 2 * WRAPPING
+        async with read_form(request, limit, _too_large(limit), files=8) as form:
             scene = await _scene_field(form)
             image = await only_image(form).read() if "image" in form else None
             return _parse(scene), image
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        TOO_LARGE,
+        f"The body has more than {limit} bytes; leave out of the scene what is not needed, and "
+        "send the image as JPEG, or smaller.",
+    )
 
 
 async def _scene_field(form: FormData) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.problems import ProblemDocument
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -222,6 +224,29 @@ class InferResponse(_Model):
     samples: list[SceneDescription] = Field(
         default=[], description="Scenes drawn from the model's posterior, when asked for."
     )
+
+
+class BatchItem(_Model):
+    """What became of one picture of several: an answer or a problem."""
+
+    status: int = Field(description="As it would be if the picture had come alone.")
+    answer: InferResponse | None
+    problem: ProblemDocument | None
+
+
+class BatchResponse(_Model):
+    """The scenes in several pictures."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    request_id: str = Field(description="That of each picture has /0, /1, … behind it.")
+    stamp: str = Field(description="When the pictures arrived: RFC 3339, UTC, milliseconds.")
+    results: list[BatchItem] = Field(description="One for each picture, in their order.")
+
+
+class ImagesUpload(_Model):
+    """Pictures in a JSON body."""
+
+    images: list[str] = Field(min_length=1, description="As `image` of POST /infer, each.")
 
 
 class ImageUpload(_Model):

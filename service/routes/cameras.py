@@ -46,7 +46,7 @@ class SceneFormat(StrEnum):
     "/{name}/frame",
     openapi_extra=openapi.INFER,
     response_model=CameraScene,
-    responses=openapi.problems(400, 409, 413, 415, 422, 500, 503),
+    responses=openapi.problems(400, 408, 409, 413, 415, 422, 503),
 )
 async def put_frame(request: Request, name: Name, runtime: Serving, cameras: Watching) -> Response:
     """Infers the scene in a camera's next frame, and makes it the camera's latest.

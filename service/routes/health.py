@@ -19,6 +19,6 @@ async def healthz() -> Status:
 
 @router.get("/readyz", responses=openapi.problems(503))
 async def readyz(runtime: Serving) -> Status:
-    """The model is loaded and has inferred once."""
-    runtime.check_ready()
+    """The model is loaded, has inferred once and goes on, and the server is not about to end."""
+    runtime.check_readiness()
     return Status(status="ready")

@@ -36,7 +36,7 @@ _OK = {
     "/infer",
     openapi_extra=openapi.INFER,
     response_model=InferResponse,
-    responses={200: _OK, **openapi.problems(400, 413, 415, 422, 500, 503)},
+    responses={200: _OK, **openapi.problems(400, 408, 413, 415, 422, 503)},
 )
 async def infer(
     request: Request,

