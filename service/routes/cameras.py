@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import format_sse_event
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from service import openapi, problems
 from service.answers import compose, now
@@ -33,6 +33,15 @@ Name = Annotated[
     str,
     Path(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Letters, digits and . _ - ; at most 64."),
 ]
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events.
+
+    FastAPI's own class of this kind begins to answer before it is known whether there is a camera.
+    """
+
+    media_type = "text/event-stream"
 
 
 class SceneFormat(StrEnum):
@@ -118,7 +127,7 @@ async def get_scene(
 
 @router.get(
     "/{name}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses=openapi.problems(404, 422, 503),
 )
 async def get_events(
@@ -137,7 +146,7 @@ async def get_events(
     with _explained(name):
         if await cameras.store.read(name) is None:
             raise _unknown(name)
-    return EventSourceResponse(
+    return EventStream(
         _events(cameras, name, last_event_id, lambda: runtime.draining),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
