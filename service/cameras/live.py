@@ -73,21 +73,21 @@ class Cameras:
                     continue
 
     async def wait(
-        self, name: str, seconds: float, *, news: Callable[[Record], bool]
+        self, name: str, seconds: float, *, news: Callable[[Record | None], bool]
     ) -> Record | None:
         """The latest record as soon as it is news; as it is when the time is over.
 
         Args:
             name: of the camera.
             seconds: to wait at most.
-            news: whether a record is what is waited for.
+            news: whether a record, or that there is none, is what is waited for.
 
         Raises:
             CrowdedError: as many wait as may.
             UnavailableError: the store cannot be reached, or was lost meanwhile.
         """
         record = await self.store.read(name)
-        if seconds <= 0.0 or (record is not None and news(record)):
+        if seconds <= 0.0 or news(record):
             return record
         if self._waiting >= self._most_waiting:
             raise CrowdedError
@@ -98,14 +98,14 @@ class Cameras:
             self._waiting -= 1
 
     async def _wait(
-        self, name: str, deadline: float, news: Callable[[Record], bool]
+        self, name: str, deadline: float, news: Callable[[Record | None], bool]
     ) -> Record | None:
         with self.store.signals.listen(name) as changed:
             while True:
                 changed.clear()
                 record = await self.store.read(name)
                 left = deadline - time.monotonic()
-                if (record is not None and news(record)) or left <= 0.0 or self._ending():
+                if news(record) or left <= 0.0 or self._ending():
                     return record
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, SLICE)):

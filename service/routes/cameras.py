@@ -107,8 +107,8 @@ async def get_scene(
     `Scene-Age` is the seconds since that frame arrived.
     """
 
-    def news(record: Record) -> bool:
-        return not matches(if_none_match, _etag(record, form))
+    def news(record: Record | None) -> bool:
+        return record is not None and not matches(if_none_match, _etag(record, form))
 
     seconds = min(wait, runtime.settings.max_wait)
     with _explained(name):
@@ -185,8 +185,8 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     """The stream's bytes."""
 
-    def news(record: Record) -> bool:
-        return _id(record) != last
+    def news(record: Record | None) -> bool:
+        return record is None or _id(record) != last
 
     while True:
         try:
