@@ -14,7 +14,7 @@ from service import openapi, problems
 from service.answers import compose, now
 from service.clients import connected
 from service.dependencies import Serving
-from service.formats import MEDIA_TYPES, Format, write
+from service.formats.choice import MEDIA_TYPES, Format, write
 from service.problems import Problem
 from service.samples import draw_samples
 from service.schemas import InferResponse

@@ -16,7 +16,7 @@ from renderer.camera import project
 from service import schemas
 from service.answers import optical_pose
 from service.descriptions import DescriptionError, describe_scenes, scene_of
-from service.formats import Format, write
+from service.formats.choice import Format, write
 from service.formats.detection3d import detection3d
 from service.schemas import SceneDescription
 
