@@ -43,7 +43,7 @@ REQUEST_ID = {
     "required": False,
     "description": "Comes back in the answer; made by the server when not given, or when it is "
     "longer than 128 characters or not of A-Z a-z 0-9 . _ : / + = @ -",
-    "schema": {"type": "string", "maxLength": 128},
+    "schema": {"type": "string"},
 }
 
 INFER: dict[str, Any] = {
