@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from inference.checkpoint import Checkpoint, code_version
-from service import openapi, problems
+from service import openapi, problems, telemetry
 from service.access import Access
 from service.cameras.choice import choose_store
 from service.cameras.live import Cameras
@@ -104,4 +104,6 @@ def create_app(
         app.include_router(router, include_in_schema=False)
     for router in PAGES:
         app.include_router(router)
+    if settings.otel:
+        telemetry.install(app)
     return app

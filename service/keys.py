@@ -108,8 +108,8 @@ def _clients(where: str, lines: Iterable[str], admin: bool) -> dict[bytes, Clien
         if len(key) < SHORTEST or not key.isascii() or not key.isprintable() or " " in key:
             # The key itself must not reach a log.
             raise SettingsError(
-                f"{where}: key {number} is shorter than {SHORTEST} characters, or has others than "
-                "printable ASCII; make one with `openssl rand -hex 16`"
+                f"{where}: entry {number} is shorter than {SHORTEST} characters, or has others "
+                "than printable ASCII; make one with `openssl rand -hex 16`"
             )
         clients[_digest(key)] = Client(name, admin)
     return clients

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
+from service.openapi import CONTENT_POLICY
 from service.problems import INTERNAL, Problem, logger, respond
 from service.runtime import Runtime
 
@@ -23,9 +24,7 @@ ACCEPTED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 # For browsers. What a page of ours needs beyond this it says in headers of its own.
 SECURITY = {
-    b"content-security-policy": b"default-src 'self'; img-src 'self' data: blob:; "
-    b"style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
-    b"form-action 'self'; frame-ancestors 'none'",
+    b"content-security-policy": CONTENT_POLICY.encode(),
     b"cross-origin-opener-policy": b"same-origin",
     b"referrer-policy": b"no-referrer",
     b"x-content-type-options": b"nosniff",

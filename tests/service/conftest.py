@@ -1,5 +1,6 @@
 """A small network with random weights, and the service over real HTTP on a free port."""
 
+import dataclasses
 import importlib.util
 import io
 import shutil
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from inference.posterior import Posterior, PosteriorConfig
 from renderer import Scene, SceneSpec, open_renderer
 from renderer.prior import sample
 from service.app import create_app
+from service.engine import Answer, Engine, EngineError
+from service.images import Decoder, Picture
+from service.server import Protocol
 from service.settings import Settings
 
 Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
@@ -78,12 +82,80 @@ def encode() -> Encode:
     return encode
 
 
+class Canned:
+    """An engine that has one answer for every picture, and takes its time."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.checkpoint, self._answer = answer.checkpoint, answer
+        self.seconds = 0.0  # a batch takes
+        self.open = threading.Event()  # while it is not set, no batch ends
+        self.open.set()
+        self.error: BaseException | None = None  # raised by every batch
+        self.batches: list[int] = []  # sizes of those that were begun
+        self.closed = False
+
+    def warm_up(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def infer_batch(self, pictures: Sequence[Picture]) -> list[Answer | EngineError]:
+        self.batches.append(len(pictures))
+        assert self.open.wait(60)
+        time.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return [dataclasses.replace(self._answer, picture=picture) for picture in pictures]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(scope="session")
+def canned_answer(checkpoint: Checkpoint, photo_bytes: bytes) -> Answer:
+    engine = Engine(checkpoint)
+    answer = engine.infer(Decoder(64, 64).decode(photo_bytes))
+    engine.close()
+    return answer
+
+
+@pytest.fixture(scope="session")
+def make_canned() -> type[Canned]:
+    return Canned
+
+
+@pytest.fixture
+def canned(canned_answer: Answer) -> Iterator[Canned]:
+    engine = Canned(canned_answer)
+    yield engine
+    engine.open.set()
+
+
+@pytest.fixture(scope="session")
+def photo_bytes(photo: Image.Image, encode: Encode) -> bytes:
+    """The photo as a PNG file."""
+    return encode(photo)
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something becomes true."""
+
+    def until(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not true():
+            assert time.monotonic() < deadline, "it never became true"
+            time.sleep(0.005)
+
+    return until
+
+
 @contextmanager
 def running(app: FastAPI) -> Iterator[httpx.Client]:
     """The application behind uvicorn in a thread, and a client of it."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="warning"))
+    config = uvicorn.Config(app, http=Protocol, ws="none", log_level="warning")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
