@@ -26,7 +26,10 @@ PNG = {"Content-Type": "image/png"}
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on this machine")
+pytestmark = [
+    pytest.mark.slow,  # servers start, and start again
+    pytest.mark.skipif(NGINX is None, reason="no nginx on this machine"),
+]
 
 
 def free_port() -> int:
