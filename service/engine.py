@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.estimate import Estimate
 from renderer import Scene, open_renderer
-from service.boxes import image_boxes, outline
+from service.boxes import image_boxes, outlines
 from service.images import Picture, Rectangle
 from service.quality import LARGEST_ERROR, Quality, qualities
 
@@ -82,7 +82,7 @@ class Engine:
         network = checkpoint.posterior.config
         self.shape = (network.height, network.width)
         spec = checkpoint.spec
-        self._outlines = [outline(spec, c) for c in range(len(spec.objects))]
+        self._outlines = outlines(spec)
         self.renderer = open_renderer(
             spec, height=network.height, width=network.width, supersample=SUPERSAMPLE
         )
@@ -118,23 +118,31 @@ class Engine:
         estimate = self.checkpoint.posterior.infer(pixels)
         finite = _finite(estimate)
         inferred = time.perf_counter()
-        # A scene that is not finite cannot be drawn.
-        quality = iter(
-            qualities(self.renderer, pixels[finite], estimate.scene[finite], self._limit)
+        # What is not finite can neither be drawn nor boxed.
+        usable = finite.nonzero()[:, 0].tolist()
+        scene = estimate.scene[finite]
+        quality = qualities(self.renderer, pixels[finite], scene, self._limit)
+        boxes = image_boxes(
+            self.checkpoint.spec,
+            scene,
+            self._outlines,
+            shape=self.shape,
+            crops=[pictures[i].crop for i in usable],
+            originals=[(pictures[i].width, pictures[i].height) for i in usable],
         )
-        answers: list[Answer | EngineError] = []
-        for i, usable in enumerate(finite.tolist()):
-            answers.append(
-                self._answer(pictures[i], estimate[i], next(quality))
-                if usable
-                else EngineError("the network's answer holds numbers that are not finite")
-            )
         done = time.perf_counter()
         timing = Timing(1e3 * (inferred - started), 0.0, 1e3 * (done - inferred))
-        return [
-            replace(answer, timing=timing) if isinstance(answer, Answer) else answer
-            for answer in answers
+        answers: list[Answer | EngineError] = [
+            EngineError("the network's answer holds numbers that are not finite") for _ in pictures
         ]
+        for i, fits, found in zip(usable, quality, boxes, strict=True):
+            warnings = pictures[i].warnings
+            if not fits.in_distribution:
+                warnings += (FOREIGN,)
+            answers[i] = Answer(
+                self.checkpoint, pictures[i], estimate[i], found, fits, warnings, timing
+            )
+        return answers
 
     def close(self) -> None:
         """Frees the renderer; the engine cannot infer afterwards."""
@@ -142,19 +150,6 @@ class Engine:
         close = getattr(self.renderer, "close", None)
         if close is not None:
             close()
-
-    def _answer(self, picture: Picture, estimate: Estimate, quality: Quality) -> Answer:
-        boxes = image_boxes(
-            self.checkpoint.spec,
-            estimate.scene,
-            self._outlines,
-            shape=self.shape,
-            crop=picture.crop,
-            original=(picture.width, picture.height),
-        )
-        warnings = picture.warnings if quality.in_distribution else (*picture.warnings, FOREIGN)
-        unknown = Timing(0.0, 0.0, 0.0)  # until the whole batch is done
-        return Answer(self.checkpoint, picture, estimate, boxes, quality, warnings, unknown)
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
