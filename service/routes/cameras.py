@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.sse import format_sse_event
@@ -35,13 +35,23 @@ Name = Annotated[
 ]
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events.
-
-    FastAPI's own class of this kind begins to answer before it is known whether there is a camera.
-    """
-
-    media_type = "text/event-stream"
+# As FastAPI describes streams of its own.
+_STREAM: dict[str, Any] = {
+    "description": "Events, until the client or the server ends it.",
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "required": ["event", "data"],
+                "properties": {
+                    "event": {"enum": ["scene", "end"]},
+                    "data": {"type": "string", "contentMediaType": "application/json"},
+                    "id": {"type": "string"},
+                },
+            }
+        }
+    },
+}
 
 
 class SceneFormat(StrEnum):
@@ -127,8 +137,9 @@ async def get_scene(
 
 @router.get(
     "/{name}/events",
-    response_class=EventStream,
-    responses=openapi.problems(404, 422, 503),
+    # FastAPI's own class for this begins to answer before it is known whether there is a camera.
+    response_class=Response,
+    responses={200: _STREAM, **openapi.problems(404, 422, 503)},
 )
 async def get_events(
     name: Name,
@@ -146,8 +157,9 @@ async def get_events(
     with _explained(name):
         if await cameras.store.read(name) is None:
             raise _unknown(name)
-    return EventStream(
+    return StreamingResponse(
         _events(cameras, name, last_event_id, lambda: runtime.draining),
+        media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
