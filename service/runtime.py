@@ -88,11 +88,12 @@ class Runtime:
             await lane.start()
             await lane.warm_up()
         except Exception as error:
-            logger.warning("the model was not reloaded: %s", error)
+            reason = str(error) or f"its engine failed ({type(error).__name__})"
+            logger.warning("the model was not reloaded: %s", reason)
             self.metrics.reloads.labels("refused").inc()
             await lane.stop()
             raise Problem(
-                problems.RELOAD, f"{error}. The model from before goes on answering."
+                problems.RELOAD, f"{reason}. The model from before goes on answering."
             ) from None
         finally:
             self._reloading = False
@@ -237,13 +238,14 @@ class Runtime:
         self._background(self._guard(lane))
 
     async def _warm_up(self, lane: Lane) -> None:
+        unready = None
         try:
             await lane.warm_up()
         except Exception:
             logger.exception("the model's first inference failed")
-            self._unready = "The model's first inference failed; the server's log tells why."
-        else:
-            self._unready = None
+            unready = "The model's first inference failed; the server's log tells why."
+        if lane is self._lane:  # no other one was loaded meanwhile
+            self._unready = unready
 
     async def _guard(self, lane: Lane) -> None:
         """Takes the server off duty when the engine's thread dies."""
