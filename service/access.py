@@ -16,6 +16,8 @@ from service.rates import Buckets, network_of
 # What anybody may read: whether the server lives, and how it is used. Everything else, routes that
 # are yet to be written too, needs a key where there are keys.
 OPEN = re.compile(r"(/v1)?/(healthz|readyz)|/|/docs|/openapi\.json|/static/.*")
+# What is asked for every few seconds by whoever watches the server.
+WATCHED = re.compile(r"(/v1)?/(healthz|readyz|metrics)")
 ADMIN = re.compile(r"(/v1)?/admin(/.*)?")
 
 HOW = "send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"

@@ -44,7 +44,8 @@ def create_app(
             `settings.checkpoint` as it then is.
 
     Raises:
-        SettingsError: the API keys or the store of the cameras cannot be used.
+        SettingsError: the API keys or the store of the cameras cannot be used, or OpenTelemetry is
+            missing.
     """
     keys = load_keys(settings)
     buckets = Buckets(settings.rate, settings.rate_burst) if settings.rate else None
@@ -79,6 +80,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=telemetry.configuration(settings),
         redirect_slashes=False,  # a POST that is sent on loses its picture with many clients
     )
     app.state.runtime, app.state.cameras, app.state.artist = runtime, cameras, artist
@@ -104,6 +106,4 @@ def create_app(
         app.include_router(router, include_in_schema=False)
     for router in PAGES:
         app.include_router(router)
-    if settings.otel:
-        telemetry.install(app)
     return app

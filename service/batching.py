@@ -257,4 +257,5 @@ def _succeed(future: asyncio.Future[Any], result: Any) -> None:
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
     if not future.done():
-        future.set_exception(error)
+        # A future cannot hold that one, and would never end.
+        future.set_exception(RuntimeError() if isinstance(error, StopIteration) else error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -14,6 +15,7 @@ from service.images import Decoder, Picture
 from service.metrics import Metrics
 from service.settings import Settings
 
+RECENT = 0.2  # weight of the last batch in how long a picture takes
 POLL = 0.02  # s, between two looks at whether a lane is empty
 
 
@@ -47,6 +49,7 @@ class Lane:
     def __init__(self, settings: Settings, load: Callable[[], Infers], metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.inside = 0  # pictures that wait for their answers
+        self._pace = 0.0  # s that a picture took lately, as one of its batch
         self.batcher: Batcher[Infers, Picture, Answer] = Batcher(
             load,
             self._infer,
@@ -83,6 +86,11 @@ class Lane:
         """Whether the engine has been at one batch for so long that it will hardly end."""
         return self.batcher.busy_seconds > self._settings.stall_seconds
 
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the next picture will wait, as far as can be told; 0 for the next batch."""
+        return self._pace * self.inside if self.inside > self._settings.batch_size else 0.0
+
     @contextmanager
     def places(self, number: int) -> Iterator[None]:
         """Holds places for pictures that wait for their answers."""
@@ -93,7 +101,10 @@ class Lane:
             self.inside -= number
 
     def _infer(self, engine: Infers, pictures: list[Picture]) -> Sequence[Answer | EngineError]:
+        began = time.perf_counter()
         answers = engine.infer_batch(pictures)
+        pace = (time.perf_counter() - began) / len(pictures)
+        self._pace += RECENT * (pace - self._pace) if self._pace else pace
         self._metrics.worked(answers)
         return answers
 

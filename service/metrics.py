@@ -96,17 +96,16 @@ class Metrics:
         )
         build.labels(code_version(), platform.python_version()).set(1)
 
-    def watch(self, waiting: Callable[[], float], ready: Callable[[], float]) -> None:
+    def watch(
+        self, waiting: Callable[[], float], uploads: Callable[[], float], ready: Callable[[], float]
+    ) -> None:
         """Reads gauges from the runtime whenever they are asked for."""
-        depth = Gauge(
-            "airscene_queue_depth",
-            "Pictures that wait, are decoded or are inferred.",
-            registry=self.registry,
-        )
-        depth.set_function(waiting)
-        Gauge("airscene_ready", "1 when /readyz says yes.", registry=self.registry).set_function(
-            ready
-        )
+        for name, words, value in (
+            ("airscene_queue_depth", "Pictures that wait, are decoded or are inferred.", waiting),
+            ("airscene_uploads", "Requests with bodies, from header to answer.", uploads),
+            ("airscene_ready", "1 when /readyz says yes.", ready),
+        ):
+            Gauge(name, words, registry=self.registry).set_function(value)
 
     def served(self, checkpoint: Checkpoint) -> None:
         """Another checkpoint answers from now on."""

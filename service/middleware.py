@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import logs
+from service.access import ADMIN
 from service.openapi import CONTENT_POLICY
 from service.problems import INTERNAL, Problem, logger, respond
 from service.runtime import Runtime
@@ -110,6 +111,11 @@ class RequestContext:
             )
 
 
+def free(scope: Scope) -> bool:
+    """Whether a request brings nothing that would lie in memory or wait for the engine."""
+    return scope["method"] in ("GET", "HEAD", "OPTIONS") or bool(ADMIN.fullmatch(scope["path"]))
+
+
 class Unexpected:
     """Turns unexpected exceptions into a problem document that says nothing of the inside.
 
@@ -149,6 +155,9 @@ class Unexpected:
 class Uploads:
     """Takes so many requests with bodies at once and no more: their bodies lie in memory.
 
+    It stands before everything that costs time: when there are far too many requests, most of
+    the work is to refuse them.
+
     Args:
         app: what follows.
         runtime: that says whether there is room.
@@ -159,7 +168,7 @@ class Uploads:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hands a request on, or refuses it at once."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http" or free(scope):
             await self.app(scope, receive, send)
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,9 @@ class Runtime:
         await lane.start()
         self._unready = "The model runs its first inference; ask again in a few seconds."
         self._take_over(lane)
-        self.metrics.watch(lambda: self._lane.inside, lambda: self._not_ready() is None)
+        self.metrics.watch(
+            lambda: self._lane.inside, lambda: self._uploads, lambda: self._not_ready() is None
+        )
         self._background(self._warm_up(lane))
 
     async def stop(self) -> None:
@@ -85,11 +88,12 @@ class Runtime:
             await lane.start()
             await lane.warm_up()
         except Exception as error:
-            logger.warning("the model was not reloaded: %s", error)
+            reason = str(error) or f"its engine failed ({type(error).__name__})"
+            logger.warning("the model was not reloaded: %s", reason)
             self.metrics.reloads.labels("refused").inc()
             await lane.stop()
             raise Problem(
-                problems.RELOAD, f"{error}. The model from before goes on answering."
+                problems.RELOAD, f"{reason}. The model from before goes on answering."
             ) from None
         finally:
             self._reloading = False
@@ -117,14 +121,14 @@ class Runtime:
             raise Problem(problems.NOT_READY, detail, LATER)
 
     def check_room(self, pictures: int = 1) -> None:
-        """Raises a Problem when as many pictures wait for the engine as may."""
-        inside = self._lane.inside
-        if inside + pictures > self.settings.queue_size:
+        """Raises a Problem when some more pictures would have to wait for too long."""
+        inside, seconds = self._lane.inside, self._lane.waiting_seconds
+        if inside + pictures > self.settings.queue_size or seconds > self.settings.queue_seconds:
             raise Problem(
                 problems.BUSY,
-                f"{inside} pictures wait already, and {self.settings.queue_size} may; ask again "
-                "in a second, less often, or start another server.",
-                SOON,
+                f"{inside} pictures wait already, for some {seconds:.1f} seconds; ask again then, "
+                "less often, or start another server.",
+                {"Retry-After": str(max(1, math.ceil(seconds)))},
             )
 
     @contextmanager
@@ -132,8 +136,10 @@ class Runtime:
         """Holds one of the places for requests with a body.
 
         Raises:
-            Problem: all are taken.
+            Problem: all are taken, or what the body holds would have to wait for too long.
         """
+        if self._unready is None:
+            self.check_room()
         if self._uploads >= self.settings.max_uploads:
             raise Problem(
                 problems.BUSY,
@@ -232,13 +238,14 @@ class Runtime:
         self._background(self._guard(lane))
 
     async def _warm_up(self, lane: Lane) -> None:
+        unready = None
         try:
             await lane.warm_up()
         except Exception:
             logger.exception("the model's first inference failed")
-            self._unready = "The model's first inference failed; the server's log tells why."
-        else:
-            self._unready = None
+            unready = "The model's first inference failed; the server's log tells why."
+        if lane is self._lane:  # no other one was loaded meanwhile
+            self._unready = unready
 
     async def _guard(self, lane: Lane) -> None:
         """Takes the server off duty when the engine's thread dies."""

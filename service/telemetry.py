@@ -1,4 +1,4 @@
-"""Traces of requests by OpenTelemetry, where it is installed and asked for.
+"""Traces of requests by OpenTelemetry, which FastAPI makes itself where it is asked to.
 
 Where they are sent to and under which name is said by OpenTelemetry's own variables, such as
 OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
@@ -6,37 +6,42 @@ OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
-from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
-from service.settings import SettingsError
+from service.access import WATCHED
+from service.settings import Settings, SettingsError
+
+NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
-def install(app: FastAPI) -> None:
-    """Traces every request of `app` but those of health checks and Prometheus.
+def configuration(settings: Settings) -> TelemetryConfig:
+    """For `FastAPI(telemetry=…)`: traces of all requests but health checks and metrics, or none.
 
     Raises:
-        SettingsError: OpenTelemetry is not installed.
+        SettingsError: they are wanted, and a package for it is not installed.
     """
+    if settings.otel:
+        for name in NEEDED:
+            if not _installed(name):
+                raise SettingsError(
+                    f"AIRSCENE_OTEL=true needs the package {name}, which is missing; install "
+                    "airscene[otel], or unset it"
+                )
+        os.environ.setdefault("OTEL_SERVICE_NAME", "airscene")
+    return {
+        "auto_configure": settings.otel,
+        "tracing": settings.otel,
+        "metrics": False,  # those are Prometheus's
+        "logs": False,
+        "exclude": lambda scope: bool(WATCHED.fullmatch(scope["path"])),
+    }
+
+
+def _installed(name: str) -> bool:
     try:
-        from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise SettingsError(
-            f"AIRSCENE_OTEL=true needs a package that is missing ({error.name}); install "
-            "airscene[otel], or unset it"
-        ) from None
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):  # nobody has made one: `opentelemetry-instrument`
-        name = os.environ.get("OTEL_SERVICE_NAME", "airscene")
-        provider = TracerProvider(resource=Resource.create({"service.name": name}))
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(provider)
-    FastAPIInstrumentor.instrument_app(
-        app, tracer_provider=provider, excluded_urls="healthz,readyz,metrics"
-    )
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # nor is what it would lie in
+        return False

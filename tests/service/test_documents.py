@@ -32,7 +32,7 @@ def test_every_setting_is_told_of() -> None:
 
 def test_every_metric_is_told_of() -> None:
     metrics = Metrics()
-    metrics.watch(lambda: 0, lambda: 1)
+    metrics.watch(lambda: 0, lambda: 0, lambda: 1)
     text = {family.name for family in metrics.registry.collect()}
     ours = {name for name in text if name.startswith("airscene_")}
     told = {

@@ -111,17 +111,39 @@ def test_overload_gives_answers_and_refusals_only(
     assert sum(canned.batches) == statuses[200] + 1
 
 
-def test_bodies_that_are_being_received_are_counted(start: Start, photo_bytes: bytes) -> None:
+def test_bodies_that_are_being_received_are_counted(
+    start: Start, photo_bytes: bytes, until: Until
+) -> None:
     with start(max_uploads=1) as client, connect(client) as slow:
         slow.sendall(head(len(photo_bytes)) + photo_bytes[:100])
-        deadline = time.monotonic() + 30
-        while (response := client.post("/infer", content=photo_bytes)).status_code == 200:
-            assert time.monotonic() < deadline
+        until(lambda: metric(client, "airscene_uploads ") == 1)
+        response = client.post("/infer", content=photo_bytes)
         assert response.status_code == 503
         assert response.json()["type"].endswith("busy")
         assert client.get("/model").status_code == 200
         slow.sendall(photo_bytes[100:])
         assert slow.recv(12) == b"HTTP/1.1 200"
+        until(lambda: metric(client, "airscene_uploads ") == 0)
+        assert client.post("/infer", content=photo_bytes).status_code == 200
+
+
+def test_a_queue_that_takes_too_long_is_full(
+    start: Start, canned: Any, photo_bytes: bytes, until: Until
+) -> None:
+    """However few wait in it: the answers would be about the past."""
+    with start(queue_seconds=0.2, batch_size=1) as client:
+        canned.seconds = 0.15
+        assert client.post("/infer", content=photo_bytes).status_code == 200
+        canned.open.clear()
+        lines = [connect(client) for _ in range(4)]
+        for line in lines:
+            line.sendall(head(len(photo_bytes)) + photo_bytes)
+        until(lambda: metric(client, 'airscene_rejected_total{problem="busy"}') == 2)
+        canned.open.set()
+        answers = [line.recv(100_000) for line in lines]
+        assert sorted(answer[9:12] for answer in answers) == [b"200", b"200", b"503", b"503"]
+        for line in lines:
+            line.close()
 
 
 def test_a_body_that_comes_too_slowly(start: Start) -> None:
