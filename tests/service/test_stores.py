@@ -1,6 +1,7 @@
 """The stores of cameras: memory and a real Redis keep the same promises."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from service.cameras import redis_store
+from service.cameras.choice import choose_store
 from service.cameras.memory_store import MemoryStore
 from service.cameras.redis_store import RedisStore
 from service.cameras.store import FullError, Outcome, Record, Store, Ticket, UnavailableError
+from service.settings import Settings, SettingsError
 
 Open = Callable[..., AbstractAsyncContextManager[Store]]
 
@@ -261,3 +264,18 @@ def test_starts_without_redis() -> None:
                 await store.read("front")
 
     run(test)
+
+
+def test_a_redis_that_cannot_be_used_is_told_of_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = Settings.model_validate({"redis_url": "http://user:secret-word@redis:6379"})
+    with pytest.raises(SettingsError, match=r"AIRSCENE_REDIS_URL: .*redis://") as caught:
+        choose_store(wrong)
+    assert "secret-word" not in str(caught.value) + repr(wrong)
+    right = Settings.model_validate({"redis_url": "redis://redis:6379"})
+    assert isinstance(choose_store(right), RedisStore)
+    assert isinstance(choose_store(Settings()), MemoryStore)
+    monkeypatch.setitem(sys.modules, "service.cameras.redis_store", None)
+    with pytest.raises(SettingsError, match=r"install airscene\[redis\]"):
+        choose_store(right)
