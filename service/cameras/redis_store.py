@@ -236,6 +236,13 @@ class RedisStore:
             self._fetches[name].outdated = True
         self.signals.changed(name)
 
+    def _forget(self) -> None:
+        """Trusts nothing that was read before."""
+        self._mirror.clear()
+        for fetch in self._fetches.values():
+            fetch.outdated = True
+        self.signals.everything_changed()
+
     async def _listen(self) -> None:
         """Hears of changes until cancelled, connecting again and again."""
         lost = False
@@ -246,27 +253,24 @@ class RedisStore:
                     async for name in _messages(pubsub):
                         if name is not None:
                             self._changed(name)
-                        elif not self._listening:
-                            if lost:
-                                logger.info("Redis is back")
-                            self._listening, lost = True, False
-                            self.signals.everything_changed()
+                            continue
+                        if lost:
+                            logger.info("Redis is back")
+                        # The library connects again by itself, and what was said meanwhile is lost.
+                        self._forget()
+                        self._listening, lost = True, False
             except (RedisError, OSError) as error:
                 if not lost:
                     logger.error("Redis cannot be reached, cameras are unavailable: %s", error)
                 lost = True
             finally:
                 self._listening = False
-                self._mirror.clear()
-                # A record being fetched now may be old by the time somebody listens again.
-                for fetch in self._fetches.values():
-                    fetch.outdated = True
-                self.signals.everything_changed()
+                self._forget()
             await asyncio.sleep(RETRY)
 
 
 async def _messages(pubsub: Any) -> AsyncIterator[str | None]:
-    """Names of cameras that changed; None when the connection was heard to live.
+    """Names of cameras that changed; None when it begins to be heard of them, or begins again.
 
     Raises:
         RedisError: the connection was lost, or is silent though it was asked to speak.
@@ -281,7 +285,10 @@ async def _messages(pubsub: Any) -> AsyncIterator[str | None]:
             await pubsub.ping()
             continue
         heard = now
-        yield message["data"].decode() if message["type"] == "message" else None
+        if message["type"] == "message":
+            yield message["data"].decode()
+        elif message["type"] == "subscribe":
+            yield None
 
 
 @asynccontextmanager

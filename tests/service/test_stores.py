@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from service.cameras import redis_store
 from service.cameras.choice import choose_store
@@ -253,6 +254,25 @@ def test_without_redis_the_store_is_unavailable_and_recovers(
             found = await store.read("front")
             assert found is not None
             assert found.frame == ticket.frame
+
+    run(test)
+
+
+def test_what_changed_while_the_connection_was_cut_is_not_missed(redis_server: Any) -> None:
+    async def test() -> None:
+        one = opened(RedisStore(redis_server.url, most=4, expiry=60.0))
+        other = opened(RedisStore(redis_server.url, most=4, expiry=60.0))
+        async with one as here, other as there, Redis.from_url(redis_server.url) as admin:
+            for number in range(1, 10):
+                ticket = await here.open("front")
+                # Nobody hears of this: the connections that listen have just been cut.
+                await admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                await here.write(record(ticket), after=number - 1)
+                async with asyncio.timeout(5):
+                    while (found := await there.read("front")) is None or found.frame < number:
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)  # it listens again, and mirrors
+                await there.read("front")
 
     run(test)
 
