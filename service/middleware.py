@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -31,6 +32,10 @@ SECURITY = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
 }
+
+# s, after which a request that found no room is told so. A client that asks again as soon as it was
+# refused would otherwise be refused thousands of times a second, at the cost of all who wait.
+PAUSE = 0.05
 
 GONE = 499  # the client went away: nobody gets this status, but the log and the metrics
 NO_ROUTE = "none"
@@ -175,4 +180,5 @@ class Uploads:
             with self.runtime.upload():
                 await self.app(scope, receive, send)
         except Problem as problem:
+            await asyncio.sleep(PAUSE)
             await respond(Request(scope), problem)(scope, receive, send)
