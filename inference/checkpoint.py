@@ -27,6 +27,7 @@ from renderer.spec import SceneSpec, SpecError
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, EVALUATION, SCENE = "model.safetensors", "config.json", "evaluation.json", "scene"
+CARD = "README.md"
 
 
 class CheckpointError(ValueError):
@@ -59,6 +60,7 @@ class Checkpoint:
     spec: SceneSpec
     posterior: AnyPosterior
     evaluation: dict[str, Any] | None
+    card: str | None  # Markdown: what it sees, how it was trained, where it fails
 
     @property
     def name(self) -> str:
@@ -159,7 +161,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
             f"{difference}; copy both files from one checkpoint"
         )
     posterior.load_state_dict(tensors, strict=True)
-    return Checkpoint(folder, config, spec, posterior.eval(), _read_evaluation(folder))
+    return Checkpoint(
+        folder, config, spec, posterior.eval(), _read_evaluation(folder), _read_card(folder)
+    )
 
 
 def code_version() -> str:
@@ -242,3 +246,8 @@ def _read_evaluation(folder: Path) -> dict[str, Any] | None:
             f"{path}: is not JSON ({error}); delete it or run `python -m training evaluate` again"
         ) from None
     return data if isinstance(data, dict) else None
+
+
+def _read_card(folder: Path) -> str | None:
+    path = folder / CARD
+    return _read(path).decode(errors="replace") if path.exists() else None

@@ -30,6 +30,14 @@ class Estimate:
     yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
     azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
 
+    def __getitem__(self, index: int | slice | Tensor) -> Estimate:
+        """The estimates at `index`, still as a batch."""
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return Estimate(
+            self.scene[index], *(getattr(self, field.name)[index] for field in fields(self)[1:])
+        )
+
     def to(self, device: torch.device | str) -> Estimate:
         """The same estimates on `device`."""
         return Estimate(*(getattr(self, field.name).to(device) for field in fields(self)))

@@ -14,9 +14,10 @@ from torch.nn.functional import pad
 
 from renderer.camera import camera_pose, rotation_z
 from renderer.detail import simplified
+from renderer.geometry import ObjectGeometry
 from renderer.meshes import mujoco_mesh_arrays
 from renderer.scene import Scene
-from renderer.spec import SceneSpec, read_texture
+from renderer.spec import ObjectClass, SceneSpec, read_texture
 
 TABLE_THICKNESS = 0.03  # m
 
@@ -124,6 +125,33 @@ def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float =
             texture stay as they are: a seam of theirs would not survive.
     """
     slots = slots or spec.count.max
+    builder = new_model(spec)
+    for item, geometry in zip(spec.objects, spec.geometries, strict=True):
+        add_material(builder, spec, item.name, item.colour, item.texture)
+        if geometry.mesh is not None:
+            coarse = tolerance > 0 and item.texture is None
+            arrays = mujoco_mesh_arrays(
+                simplified(geometry.mesh, tolerance) if coarse else geometry.mesh
+            )
+            mesh = builder.add_mesh(name=item.name, **arrays.spec_fields())
+            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+    for slot in range(slots):
+        for item, geometry in zip(spec.objects, spec.geometries, strict=True):
+            builder.worldbody.add_geom(
+                name=f"{slot}.{item.name}",
+                material=item.name,
+                contype=0,
+                conaffinity=0,
+                **geom_shape(item, geometry),
+            )
+    return _scene_model(spec, builder.compile())
+
+
+def new_model(spec: SceneSpec) -> mujoco.MjSpec:
+    """The light, a camera and the table of `spec`: all that every scene of it shares.
+
+    The camera is where MuJoCo puts cameras; the table's is the only geom.
+    """
     builder = mujoco.MjSpec()
     builder.modelname = spec.name
     _set_visuals(builder, spec)
@@ -137,7 +165,7 @@ def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float =
         castshadow=False,
     )
     builder.worldbody.add_camera(name="camera", fovy=spec.camera.fovy_deg)
-    _add_material(builder, spec, TABLE_MATERIAL, spec.table.colour, spec.table.texture)
+    add_material(builder, spec, TABLE_MATERIAL, spec.table.colour, spec.table.texture)
     builder.worldbody.add_geom(
         name="table",
         type=mujoco.mjtGeom.mjGEOM_BOX,
@@ -145,30 +173,18 @@ def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float =
         pos=[0.0, 0.0, -TABLE_THICKNESS / 2],
         material=TABLE_MATERIAL,
     )
-    for item, geometry in zip(spec.objects, spec.geometries, strict=True):
-        _add_material(builder, spec, item.name, item.colour, item.texture)
-        if geometry.mesh is not None:
-            coarse = tolerance > 0 and item.texture is None
-            arrays = mujoco_mesh_arrays(
-                simplified(geometry.mesh, tolerance) if coarse else geometry.mesh
-            )
-            mesh = builder.add_mesh(name=item.name, **arrays.spec_fields())
-            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
-    for slot in range(slots):
-        for item, geometry in zip(spec.objects, spec.geometries, strict=True):
-            shown: dict[str, Any] = (
-                {"type": mujoco.mjtGeom.mjGEOM_MESH, "meshname": item.name}
-                if item.shape is None
-                else {
-                    "type": _TYPES[item.shape],
-                    "size": [*(item.size or ()), 0.0, 0.0][:3],
-                    "pos": [0.0, 0.0, geometry.height / 2],
-                }
-            )
-            builder.worldbody.add_geom(
-                name=f"{slot}.{item.name}", material=item.name, contype=0, conaffinity=0, **shown
-            )
-    return _scene_model(spec, builder.compile())
+    return builder
+
+
+def geom_shape(item: ObjectClass, geometry: ObjectGeometry) -> dict[str, Any]:
+    """What `add_geom` has to be told of a class's shape; its mesh has the class's name."""
+    if item.shape is None:
+        return {"type": mujoco.mjtGeom.mjGEOM_MESH, "meshname": item.name}
+    return {
+        "type": _TYPES[item.shape],
+        "size": [*(item.size or ()), 0.0, 0.0][:3],
+        "pos": [0.0, 0.0, geometry.height / 2],
+    }
 
 
 def _scene_model(spec: SceneSpec, model: mujoco.MjModel) -> SceneModel:
@@ -220,13 +236,14 @@ def _set_visuals(builder: mujoco.MjSpec, spec: SceneSpec) -> None:
         )
 
 
-def _add_material(
+def add_material(
     builder: mujoco.MjSpec,
     spec: SceneSpec,
     name: str,
     colour: tuple[float, float, float],
     texture: Path | None,
 ) -> None:
+    """A dull material of a colour, with the picture in `texture` laid over it."""
     material = builder.add_material(name=name, rgba=[*colour, 1.0], specular=0.0, shininess=0.0)
     if texture is None:
         return

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from inference.checkpoint import Checkpoint
-from renderer.camera import camera_pose, turn
+from renderer.camera import camera_pose
 from renderer.spec import SceneSpec
 from service import schemas
 from service.engine import Answer
+from service.images import Rectangle
 
 # Variance of an angle that is uniform over the full circle, rad^2.
 UNIFORM = math.pi**2 / 3
@@ -23,17 +24,15 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def compose(
-    checkpoint: Checkpoint, answer: Answer, *, request_id: str, stamp: str
-) -> schemas.InferResponse:
+def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResponse:
     """The response to one picture.
 
     Args:
-        checkpoint: that answered.
         answer: of the engine.
         request_id: of the request.
         stamp: when the picture arrived.
     """
+    checkpoint = answer.checkpoint
     estimate, quality, timing = answer.estimate, answer.quality, answer.timing
     count = int(estimate.scene.count[0])
     azimuth = schemas.Angle(
@@ -54,7 +53,7 @@ def compose(
         camera=schemas.CameraEstimate(
             azimuth=azimuth, pose=optical_pose(checkpoint.spec, azimuth.value)
         ),
-        objects=[_object(checkpoint.spec, answer, k) for k in range(count)],
+        objects=_objects(checkpoint.spec, answer),
         quality=schemas.QualityReport(
             reconstruction_error=quality.reconstruction_error,
             explained=quality.explained,
@@ -108,7 +107,7 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
             schemas.KnownClass(
                 name=item.name,
                 symmetry=_symmetry(item.symmetry_order),
-                size=_vector(_size(spec, c)),
+                size=_size(spec, c),
             )
             for c, item in enumerate(spec.objects)
         ],
@@ -123,76 +122,91 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
         ),
         input=schemas.InputSize(width=network.width, height=network.height),
         evaluation=checkpoint.evaluation,
+        card=checkpoint.card,
     )
 
 
-def _object(spec: SceneSpec, answer: Answer, k: int) -> schemas.DetectedObject:
-    """The object in slot `k`."""
+def _objects(spec: SceneSpec, answer: Answer) -> list[schemas.DetectedObject]:
+    # Numbers of Python from here on: a tensor of three costs more than all that is done with it.
     estimate, scene = answer.estimate, answer.estimate.scene
-    identity = int(scene.identity[0, k])
-    order = spec.symmetry_orders[identity]
-    position = scene.position[0, k].double()
-    std = float(estimate.yaw_std[0, k])
+    columns = (
+        *(scene.identity, scene.position, scene.yaw),
+        *(estimate.presence_probability, estimate.class_probabilities),
+        *(estimate.position_covariance, estimate.yaw_std),
+    )
+    rows = zip(*(column[0].tolist() for column in columns), strict=True)
+    return [
+        _object(spec, k, box, *row)
+        for k, (box, row) in enumerate(zip(answer.boxes, rows, strict=False))
+    ]
+
+
+def _object(
+    spec: SceneSpec,
+    k: int,
+    box: Rectangle,
+    identity: int,
+    place: tuple[float, float],
+    turned: float,
+    presence: float,
+    classes: list[float],
+    spread: list[list[float]],
+    std: float,
+) -> schemas.DetectedObject:
+    """The object in slot `k`."""
+    order, names = spec.symmetry_orders[identity], spec.class_names
     seen = order != 0 and math.isfinite(std)
-    yaw = float(scene.yaw[0, k]) if order else 0.0
-    classes = estimate.class_probabilities[0, k].tolist()
+    yaw = turned if order else 0.0
     hypotheses = [
-        schemas.Hypothesis(class_id=name, score=score)
-        for score, name in sorted(
-            zip(classes, spec.class_names, strict=True), key=lambda pair: -pair[0]
-        )
+        schemas.Hypothesis(class_id=names[c], score=classes[c])
+        for c in sorted(range(len(classes)), key=lambda c: -classes[c])
     ]
     orientation = schemas.Quaternion(x=0.0, y=0.0, z=math.sin(yaw / 2), w=math.cos(yaw / 2))
-    geometry = spec.geometries[identity]
-    lower = torch.tensor(geometry.lower, dtype=torch.float64)
-    upper = torch.tensor(geometry.upper, dtype=torch.float64)
-    middle = (lower + upper) / 2
-    offset = turn(middle[:2], torch.tensor(yaw, dtype=torch.float64))
-    box = answer.boxes[k]
+    lower, upper = spec.geometries[identity].lower, spec.geometries[identity].upper
+    x, y, z = ((low + high) / 2 for low, high in zip(lower, upper, strict=True))
+    cos, sin = math.cos(yaw), math.sin(yaw)
     return schemas.DetectedObject(
         id=k,
-        class_id=spec.class_names[identity],
-        score=float(estimate.presence_probability[0, k]) * classes[identity],
+        class_id=names[identity],
+        score=presence * classes[identity],
         hypotheses=hypotheses,
         pose=schemas.Pose(
-            position=_vector(torch.cat([position, torch.zeros(1, dtype=torch.float64)])),
-            orientation=orientation,
+            position=schemas.Vector3(x=place[0], y=place[1], z=0.0), orientation=orientation
         ),
         yaw=schemas.Angle(value=yaw, std=std if seen else None),
-        covariance=_covariance(
-            estimate.position_covariance[0, k], min(std**2, UNIFORM) if seen else UNIFORM
-        ),
+        covariance=_covariance(spread, min(std**2, UNIFORM) if seen else UNIFORM),
         symmetry=_symmetry(order),
         bbox2d=schemas.Box2D(x=box.x, y=box.y, width=box.width, height=box.height),
         bbox3d=schemas.Box3D(
             center=schemas.Pose(
-                position=_vector(torch.cat([position + offset, middle[2:]])),
+                position=schemas.Vector3(
+                    x=place[0] + cos * x - sin * y, y=place[1] + sin * x + cos * y, z=z
+                ),
                 orientation=orientation,
             ),
-            size=_vector(upper - lower),
+            size=_size(spec, identity),
         ),
     )
 
 
-def _covariance(plane: Tensor, yaw: float) -> list[float]:
-    """The 36 numbers from the position's `[2, 2]` m^2 and the yaw's variance, rad^2."""
-    matrix = torch.zeros(6, 6, dtype=torch.float64)
-    matrix[:2, :2] = (plane + plane.T) / 2  # rounding leaves the two halves a little apart
-    matrix[5, 5] = yaw
-    return matrix.flatten().tolist()
+def _covariance(plane: list[list[float]], yaw: float) -> list[float]:
+    """The 36 numbers from the position's 2 x 2 m^2 and the yaw's variance, rad^2."""
+    values = [0.0] * 36
+    values[0], values[7], values[35] = plane[0][0], plane[1][1], yaw
+    values[1] = values[6] = (plane[0][1] + plane[1][0]) / 2  # rounding leaves them a little apart
+    return values
 
 
 def _symmetry(order: int) -> schemas.Symmetry:
-    kinds: dict[int, str] = {0: "continuous", 1: "none"}
-    return schemas.Symmetry.model_validate({"kind": kinds.get(order, "n-fold"), "order": order})
+    if order == 0:
+        return schemas.Symmetry(kind="continuous", order=order)
+    return schemas.Symmetry(kind="none" if order == 1 else "n-fold", order=order)
 
 
-def _size(spec: SceneSpec, identity: int) -> Tensor:
-    """`[3]` m."""
+def _size(spec: SceneSpec, identity: int) -> schemas.Vector3:
     geometry = spec.geometries[identity]
-    return torch.tensor(geometry.upper, dtype=torch.float64) - torch.tensor(
-        geometry.lower, dtype=torch.float64
-    )
+    x, y, z = (high - low for low, high in zip(geometry.lower, geometry.upper, strict=True))
+    return schemas.Vector3(x=x, y=y, z=z)
 
 
 def _vector(values: Tensor) -> schemas.Vector3:

@@ -4,45 +4,73 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
-from inference.checkpoint import code_version
-from service import openapi, problems
-from service.answers import compose, describe, now
+from inference.checkpoint import Checkpoint, code_version
+from service import openapi, problems, telemetry
+from service.access import Access
+from service.cameras.choice import choose_store
+from service.cameras.live import Cameras
+from service.drawing import Artist
 from service.engine import Engine
-from service.middleware import RequestContext
-from service.runtime import Infers, Runtime
-from service.schemas import ImageUpload, InferResponse, ModelReport, Status
+from service.keys import load_keys
+from service.lane import Infers
+from service.middleware import HEADER, RequestContext, Unexpected, Uploads
+from service.rates import Buckets
+from service.routes import PAGES, ROUTERS
+from service.runtime import Runtime
+from service.schemas import ImagesUpload, ImageUpload
 from service.settings import Settings
-from service.uploads import read_image
 
 STATIC = Path(__file__).parent / "static"
 
 
-def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    *,
+    loaded: Checkpoint | None = None,
+    load: Callable[[], Infers] | None = None,
+) -> FastAPI:
     """The application.
 
     Args:
         settings: of the service.
-        load: makes the engine, on the thread where it will be used; from `settings.checkpoint`
-            when not given.
+        loaded: what `settings.checkpoint` holds, when it was loaded already.
+        load: makes an engine, on the thread where it will be used; when not given, one of
+            `settings.checkpoint` as it then is.
+
+    Raises:
+        SettingsError: the API keys or the store of the cameras cannot be used, or OpenTelemetry is
+            missing.
     """
-    runtime = Runtime(
-        settings, load or partial(Engine, settings.checkpoint, threads=settings.threads)
+    keys = load_keys(settings)
+    buckets = Buckets(settings.rate, settings.rate_burst) if settings.rate else None
+    first = [loaded] if loaded else []
+
+    def engine() -> Engine:
+        return Engine(first.pop() if first else settings.checkpoint, threads=settings.threads)
+
+    runtime = Runtime(settings, load or engine)
+    artist = Artist(settings)
+    cameras = Cameras(
+        choose_store(settings),
+        most_waiting=settings.max_waiting,
+        ending=lambda: runtime.draining,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await runtime.start()
+        await cameras.store.start()
         try:
             yield
         finally:
+            await cameras.store.stop()
+            await artist.stop()
             await runtime.stop()
 
     app = FastAPI(
@@ -52,54 +80,30 @@ def create_app(settings: Settings, *, load: Callable[[], Infers] | None = None) 
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=telemetry.configuration(settings),
         redirect_slashes=False,  # a POST that is sent on loses its picture with many clients
     )
-    app.add_middleware(RequestContext)
+    app.state.runtime, app.state.cameras, app.state.artist = runtime, cameras, artist
+    # The last one added is the first that sees a request.
+    app.add_middleware(Uploads, runtime=runtime)
+    app.add_middleware(Access, keys=keys, buckets=buckets)
+    app.add_middleware(Unexpected)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in settings.cors_origins.split(",")],
+            allow_methods=["DELETE", "GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", HEADER],
+            expose_headers=["ETag", HEADER, "Retry-After", "Scene-Age"],
+        )
+    app.add_middleware(RequestContext, runtime=runtime)
     problems.install(app)
-    openapi.install(app, ImageUpload)
+    openapi.install(app, ImageUpload, ImagesUpload, keys=bool(keys))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
-    @app.post(
-        "/infer",
-        openapi_extra=openapi.INFER,
-        responses=openapi.problems(400, 413, 415, 422, 500, 503),
-        tags=["inference"],
-    )
-    async def infer(request: Request) -> InferResponse:
-        """What stands on the table in this picture."""
-        runtime.check_ready()
-        stamp = now()
-        data = await read_image(request, settings.max_bytes)
-        picture = await runtime.decode(data)
-        return compose(
-            runtime.engine.checkpoint,
-            await runtime.infer(picture),
-            request_id=request.state.request_id,
-            stamp=stamp,
-        )
-
-    @app.get("/model", tags=["inference"])
-    async def model() -> ModelReport:
-        """The model that answers: its objects, the camera that it expects, how well it works."""
-        return describe(runtime.engine.checkpoint)
-
-    @app.get("/healthz", tags=["health"])
-    async def healthz() -> Status:
-        """The process lives."""
-        return Status(status="ok")
-
-    @app.get("/readyz", responses=openapi.problems(503), tags=["health"])
-    async def readyz() -> Status:
-        """The model is loaded and has inferred once."""
-        runtime.check_ready()
-        return Status(status="ready")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return openapi.docs_page(app.title)
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
-
+    for router in ROUTERS:
+        app.include_router(router, prefix="/v1", responses=openapi.COMMON)
+        app.include_router(router, include_in_schema=False)
+    for router in PAGES:
+        app.include_router(router)
     return app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import trimesh
@@ -37,44 +38,55 @@ def outline(spec: SceneSpec, identity: int) -> Tensor:
     return torch.cartesian_prod(*torch.stack([lower, upper], dim=1))
 
 
+def outlines(spec: SceneSpec) -> Tensor:
+    """`outline` of each class, `[C, N, 3]` m; shorter ones repeat a point."""
+    found = [outline(spec, c) for c in range(len(spec.objects))]
+    longest = max(len(points) for points in found)
+    return torch.stack(
+        [torch.cat([points, points[-1:].expand(longest - len(points), 3)]) for points in found]
+    )
+
+
 def image_boxes(
     spec: SceneSpec,
     scene: Scene,
-    outlines: list[Tensor],
+    outlines: Tensor,
     *,
     shape: tuple[int, int],
-    crop: Rectangle,
-    original: tuple[int, int],
-) -> list[Rectangle]:
-    """Boxes in the original picture around the present objects of one scene.
+    crops: Sequence[Rectangle],
+    originals: Sequence[tuple[int, int]],
+) -> list[list[Rectangle]]:
+    """Boxes in the original pictures around the present objects of each scene.
 
     A box is around the whole object, whether or not something hides a part of it, and is cut off
     at the picture's edge; an object beyond the edge has a box of width or height 0.
 
     Args:
         spec: the world.
-        scene: a batch of one.
-        outlines: `outline` of each class.
+        scene: B scenes.
+        outlines: of the spec, `[C, N, 3]` m.
         shape: height and width of the network's picture, px.
-        crop: what of the original that picture shows.
-        original: width and height of the original, px.
+        crops: what of each original that picture shows.
+        originals: width and height of each original, px.
     """
     height, width = shape
-    boxes = []
+    b, k = scene.presence.nonzero(as_tuple=True)  # [M] objects
     position, axes = camera_pose(spec.camera, scene.azimuth)
-    for k in range(int(scene.count[0])):
-        points = outlines[int(scene.identity[0, k])] @ rotation_z(scene.yaw[0, k]).T
-        points = points + torch.cat([scene.position[0, k], torch.zeros(1)])
-        in_front = (position[0] - points) @ axes[0, :, 2] > NEAREST
-        seen = points[in_front]
-        if not len(seen):
-            boxes.append(Rectangle(0.0, 0.0, 0.0, 0.0))
-            continue
-        pixels = project(spec.camera, scene.azimuth, seen[None], height, width)[0]
-        scale = torch.tensor([crop.width / width, crop.height / height])
-        pixels = torch.tensor([crop.x, crop.y]) + scale * pixels
-        limit = torch.tensor(original, dtype=pixels.dtype)
-        least = pixels.amin(0).clamp_min(0.0).minimum(limit)
-        greatest = pixels.amax(0).clamp_min(0.0).minimum(limit)
-        boxes.append(Rectangle(*least.tolist(), *(greatest - least).tolist()))
+    points = outlines[scene.identity[b, k]] @ rotation_z(scene.yaw[b, k]).transpose(1, 2)
+    points[..., :2] += scene.position[b, k][:, None]
+    away = ((position[b, None] - points) @ axes[b, :, 2:])[..., 0]
+    in_front = (away > NEAREST)[..., None]  # [M, N, 1]
+    crop = torch.tensor(crops).reshape(-1, 4)[b]
+    scale = crop[:, 2:] / torch.tensor([width, height])
+    pixels = project(spec.camera, scene.azimuth[b], points, height, width)
+    pixels = crop[:, None, :2] + scale[:, None] * pixels
+    limit = torch.tensor(originals, dtype=pixels.dtype).reshape(-1, 2)[b]
+    least = pixels.where(in_front, math.inf).amin(1).clamp_min(0.0).minimum(limit)
+    greatest = pixels.where(in_front, -math.inf).amax(1).clamp_min(0.0).minimum(limit)
+    # Nothing of it in front of the camera: a box of nothing.
+    least = least.where(in_front.any(1), 0.0)
+    boxes: list[list[Rectangle]] = [[] for _ in crops]
+    corners = torch.cat([least, greatest - least], dim=1).tolist()
+    for picture, corner in zip(b.tolist(), corners, strict=True):
+        boxes[picture].append(Rectangle(*corner))
     return boxes

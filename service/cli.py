@@ -5,20 +5,18 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Sequence
-from copy import deepcopy
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-import uvicorn
 
 from inference.checkpoint import CheckpointError, load_checkpoint
 from service.answers import compose, now
 from service.app import create_app
 from service.engine import Engine, EngineError
 from service.images import Decoder, ImageError
-from service.runtime import decoder_for
+from service.lane import decoder_for
+from service.server import Server
 from service.settings import Settings, SettingsError, load_settings
 
 MISUSE = 2  # exit code: something that the caller can mend
@@ -62,10 +60,8 @@ def serve(
             f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
             "choose another --port or --host"
         )
-    app = create_app(settings, load=partial(Engine, loaded, threads=settings.threads))
-    server = uvicorn.Server(
-        uvicorn.Config(app, server_header=False, ws="none", log_config=_logging())
-    )
+    app = create_app(settings, loaded=loaded)
+    server = Server(app, settings)
     address = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{address}:{listener.getsockname()[1]}"
     print(
@@ -126,20 +122,8 @@ def _infer_file(engine: Engine, decoder: Decoder, path: Path) -> str:
     """The response to one file, as one line of JSON."""
     stamp = now()
     picture = decoder.decode(path.read_bytes())
-    response = compose(
-        engine.checkpoint,
-        engine.infer(picture),
-        request_id=str(path),
-        stamp=stamp,
-    )
+    response = compose(engine.infer(picture), request_id=str(path), stamp=stamp)
     return response.model_dump_json()
-
-
-def _logging() -> dict[str, Any]:
-    """Uvicorn's own logging, and our log beside it."""
-    config = deepcopy(uvicorn.config.LOGGING_CONFIG)
-    config["loggers"]["airscene"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
-    return config
 
 
 def _listen(settings: Settings) -> socket.socket:

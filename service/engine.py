@@ -1,4 +1,4 @@
-"""The engine: one picture in, one scene out, with how well that scene explains the picture.
+"""The engine: pictures in, scenes out, with how well each scene explains its picture.
 
 It knows tensors and scenes, never HTTP. An OpenGL context belongs to the thread that made it, so an
 engine is made, used and closed on one thread.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,33 +18,22 @@ from torch import Tensor
 from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.estimate import Estimate
 from renderer import Scene, open_renderer
-from service.boxes import image_boxes, outline
+from service.boxes import image_boxes, outlines
 from service.images import Picture, Rectangle
-
-# Mean squared error above which a picture is unlike those that the model knows, for checkpoints
-# that bring no threshold of their own.
-LARGEST_ERROR = 0.01
-
-# Difference in any colour channel from which on a pixel is not explained: 25 grey levels,
-# well above a camera's noise and well below most objects on most tables.
-RESIDUAL = 0.1
+from service.quality import LARGEST_ERROR, Quality, qualities
 
 # A camera's pixel gathers light over its area. Drawn with one sample a pixel, the true scene
 # would differ from its own photo all along the edges.
 SUPERSAMPLE = 2
 
+FOREIGN = (
+    "The picture differs from the inferred scene more than the pictures that this model knows: do "
+    "not trust the answer. Compare table, objects, light and camera with GET /model."
+)
+
 
 class EngineError(RuntimeError):
     """The model gave no usable answer."""
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How well the inferred scene explains the picture."""
-
-    reconstruction_error: float  # mean squared, of pixels in [0, 1]
-    explained: float  # see `Engine._quality`
-    in_distribution: bool
 
 
 @dataclass(frozen=True)
@@ -59,6 +49,7 @@ class Timing:
 class Answer:
     """What was inferred from one picture."""
 
+    checkpoint: Checkpoint  # that answered
     picture: Picture
     estimate: Estimate  # of a batch of one
     boxes: list[Rectangle]  # of the present objects, px of the original picture
@@ -85,91 +76,89 @@ class Engine:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)
         self.checkpoint = checkpoint
+        thresholds = checkpoint.config.quality or {}
+        self._limit = thresholds.get("reconstruction_error", LARGEST_ERROR)
         self._thread = threading.get_ident()
         network = checkpoint.posterior.config
-        self._shape = (network.height, network.width)
+        self.shape = (network.height, network.width)
         spec = checkpoint.spec
-        self._outlines = [outline(spec, c) for c in range(len(spec.objects))]
-        self._renderer = open_renderer(
+        self._outlines = outlines(spec)
+        self.renderer = open_renderer(
             spec, height=network.height, width=network.width, supersample=SUPERSAMPLE
         )
 
     def warm_up(self) -> None:
         """Renders an empty table and infers it: what is slow once is slow now."""
-        height, width = self._shape
-        pixels = self._renderer.render(Scene.empty(1, self.checkpoint.spec.count.max))[0]
+        height, width = self.shape
+        pixels = self.renderer.render(Scene.empty(1, self.checkpoint.spec.count.max))[0]
         whole = Rectangle(0.0, 0.0, float(width), float(height))
         self.infer(Picture(pixels, width, height, whole, "", ()))
 
-    @torch.inference_mode()
     def infer(self, picture: Picture) -> Answer:
         """The most probable scene of a picture.
 
         Raises:
             EngineError: the network's answer holds numbers that are not finite.
         """
+        (answer,) = self.infer_batch([picture])
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
+
+    @torch.inference_mode()
+    def infer_batch(self, pictures: Sequence[Picture]) -> list[Answer | EngineError]:
+        """The most probable scene of each picture, in much less time than one by one.
+
+        Where `infer` would raise, the error itself is the answer, and the others are answered.
+        `timing` is of the whole batch: so long did each picture's answer take.
+        """
         self._check_thread()
         started = time.perf_counter()
-        estimate = self.checkpoint.posterior.infer(picture.pixels[None])
-        _check_finite(estimate)
+        pixels = torch.stack([picture.pixels for picture in pictures])
+        estimate = self.checkpoint.posterior.infer(pixels)
+        finite = _finite(estimate)
         inferred = time.perf_counter()
-        quality = self._quality(picture.pixels, estimate.scene)
+        # What is not finite can neither be drawn nor boxed.
+        usable = finite.nonzero()[:, 0].tolist()
+        scene = estimate.scene[finite]
+        quality = qualities(self.renderer, pixels[finite], scene, self._limit)
         boxes = image_boxes(
             self.checkpoint.spec,
-            estimate.scene,
+            scene,
             self._outlines,
-            shape=self._shape,
-            crop=picture.crop,
-            original=(picture.width, picture.height),
+            shape=self.shape,
+            crops=[pictures[i].crop for i in usable],
+            originals=[(pictures[i].width, pictures[i].height) for i in usable],
         )
-        warnings = picture.warnings
-        if not quality.in_distribution:
-            warnings += (
-                "The picture differs from the inferred scene more than the pictures that this "
-                "model knows: do not trust the answer. Compare table, objects, light and camera "
-                "with GET /model.",
-            )
         done = time.perf_counter()
         timing = Timing(1e3 * (inferred - started), 0.0, 1e3 * (done - inferred))
-        return Answer(picture, estimate, boxes, quality, warnings, timing)
+        answers: list[Answer | EngineError] = [
+            EngineError("the network's answer holds numbers that are not finite") for _ in pictures
+        ]
+        for i, fits, found in zip(usable, quality, boxes, strict=True):
+            warnings = pictures[i].warnings
+            if not fits.in_distribution:
+                warnings += (FOREIGN,)
+            answers[i] = Answer(
+                self.checkpoint, pictures[i], estimate[i], found, fits, warnings, timing
+            )
+        return answers
 
     def close(self) -> None:
         """Frees the renderer; the engine cannot infer afterwards."""
         self._check_thread()
-        self._renderer.close()
-
-    def _quality(self, pixels: Tensor, scene: Scene) -> Quality:
-        """Draws the scene again and compares.
-
-        With objects, `explained` is the share of what sets the picture `x` apart from the empty
-        table that the drawing explains, 1 - |x - drawing|^2 / |x - empty table|^2, cut off to
-        [0, 1]. Without objects it is the share of pixels that look like the empty table, to
-        within RESIDUAL.
-
-        Args:
-            pixels: `[3, H, W]` in [0, 1].
-            scene: a batch of one.
-        """
-        empty = Scene(torch.zeros_like(scene.presence), *list(scene.tensors())[1:])
-        drawn, table = self._renderer.render(Scene.cat([scene, empty]))
-        error = float((pixels - drawn).square().mean())
-        if int(scene.count[0]):
-            left_open = float((pixels - table).square().mean())
-            explained = min(max(1.0 - error / left_open, 0.0), 1.0) if left_open else 0.0
-        else:
-            differs = (pixels - table).abs().amax(0) > RESIDUAL
-            explained = 1.0 - float(differs.float().mean())
-        thresholds = self.checkpoint.config.quality or {}
-        limit = thresholds.get("reconstruction_error", LARGEST_ERROR)
-        return Quality(error, explained, error <= limit)
+        self.renderer.close()
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:
             raise RuntimeError("an Engine must be used on the thread that made it")
 
 
-def _check_finite(estimate: Estimate) -> None:
-    """The yaw's spread may be infinite (no turn shows); nothing else may."""
+def _finite(estimate: Estimate) -> Tensor:
+    """Which estimates, `[B]` bool, hold finite numbers only.
+
+    The yaw's spread may be infinite (no turn shows); nothing else may.
+    """
     scene = estimate.scene
     values = (
         scene.position,
@@ -180,5 +169,5 @@ def _check_finite(estimate: Estimate) -> None:
         estimate.position_covariance,
         estimate.azimuth_std,
     )
-    if not all(bool(value.isfinite().all()) for value in values):
-        raise EngineError("the network's answer holds numbers that are not finite")
+    rows = torch.cat([value.reshape(len(value), -1) for value in values], dim=1)
+    return rows.isfinite().all(1)

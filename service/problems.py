@@ -34,20 +34,34 @@ class Kind:
 
 NO_IMAGE = Kind("no-image", 400, "The request has no image")
 MALFORMED = Kind("malformed-body", 400, "The request's body cannot be read")
+UNAUTHORISED = Kind("key-needed", 401, "The request needs an API key")
+FORBIDDEN = Kind("admin-key-needed", 403, "The request needs an admin's key")
+ADMIN_OFF = Kind("admin-off", 403, "This server takes no admin's requests")
 NOT_FOUND = Kind("not-found", 404, "There is nothing at this address")
 METHOD = Kind("method-not-allowed", 405, "This address does not take this method")
+SLOW = Kind("slow-body", 408, "The request's body comes too slowly")
+OVERTAKEN = Kind("overtaken", 409, "A later frame was answered first")
+DELETED = Kind("camera-deleted", 409, "The camera was deleted meanwhile")
+RELOAD = Kind("reload-refused", 409, "The model was not reloaded")
 TOO_LARGE = Kind("too-large", 413, "The image has too many bytes")
 TOO_MANY_PIXELS = Kind("too-many-pixels", 413, "The image has too many pixels")
 MEDIA = Kind("unsupported-media-type", 415, "The body's type is not taken")
 NOT_AN_IMAGE = Kind("not-an-image", 422, "The image is not a PNG, JPEG or WebP file")
 DAMAGED = Kind("damaged-image", 422, "The image is truncated or damaged")
 INVALID = Kind("invalid-request", 422, "The request does not have the expected form")
+RATE = Kind("too-often", 429, "The client asks too often")
 INTERNAL = Kind("internal-error", 500, "The server failed")
 NOT_READY = Kind("not-ready", 503, "The model is not ready")
+BUSY = Kind("busy", 503, "Too many requests wait already")
+LATE = Kind("late", 503, "The answer took too long")
+TOO_MANY_CAMERAS = Kind("too-many-cameras", 503, "There are as many cameras as may be")
+STORE = Kind("store-unavailable", 503, "The store of the cameras cannot be reached")
 
 KINDS = (
-    *(NO_IMAGE, MALFORMED, NOT_FOUND, METHOD, TOO_LARGE, TOO_MANY_PIXELS),
-    *(MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, INTERNAL, NOT_READY),
+    *(NO_IMAGE, MALFORMED, UNAUTHORISED, FORBIDDEN, ADMIN_OFF, NOT_FOUND, METHOD, SLOW),
+    *(OVERTAKEN, DELETED, RELOAD),
+    *(TOO_LARGE, TOO_MANY_PIXELS, MEDIA, NOT_AN_IMAGE, DAMAGED, INVALID, RATE),
+    *(INTERNAL, NOT_READY, BUSY, LATE, TOO_MANY_CAMERAS, STORE),
 )
 
 
@@ -78,37 +92,29 @@ class Problem(Exception):
         self.kind, self.detail, self.headers = kind, detail, headers
 
 
+def document(problem: Problem, instance: str, request_id: str) -> ProblemDocument:
+    """A problem as its document."""
+    kind = problem.kind
+    return ProblemDocument(
+        type=f"{NAMESPACE}{kind.name}",
+        title=kind.title,
+        status=kind.status,
+        detail=problem.detail,
+        instance=instance,
+        request_id=request_id,
+    )
+
+
 def respond(request: Request, problem: Problem) -> JSONResponse:
     """The response that tells of a problem."""
-    return problem_response(
-        f"{NAMESPACE}{problem.kind.name}",
-        problem.kind.title,
-        problem.kind.status,
-        problem.detail,
-        request,
-        problem.headers,
-    )
+    request.state.problem = problem.kind.name  # for the log and the metrics
+    content = document(problem, request.url.path, request.state.request_id)
+    return _response(content, problem.headers)
 
 
-def problem_response(
-    kind: str,
-    title: str,
-    status: int,
-    detail: str,
-    request: Request,
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    """A problem document as a response."""
-    document = ProblemDocument(
-        type=kind,
-        title=title,
-        status=status,
-        detail=detail,
-        instance=request.url.path,
-        request_id=getattr(request.state, "request_id", ""),
-    )
+def _response(content: ProblemDocument, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(
-        document.model_dump(), status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+        content.model_dump(), content.status, headers=dict(headers or {}), media_type=MEDIA_TYPE
     )
 
 
@@ -120,8 +126,6 @@ def install(app: FastAPI) -> None:
 
     async def on_problem(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
-        if error.kind.status >= 500:
-            logger.error("request %s: %s", request.state.request_id, error.detail)
         return respond(request, error)
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
@@ -134,14 +138,16 @@ def install(app: FastAPI) -> None:
             detail = f"{request.url.path} does not take {request.method}; use {allowed}."
             return respond(request, Problem(METHOD, detail, error.headers))
         # What the framework alone can raise. Its words are for people already.
-        return problem_response(
-            "about:blank",
-            str(error.detail),
-            error.status_code,
-            str(error.detail),
-            request,
-            error.headers,
+        words = str(error.detail)
+        content = ProblemDocument(
+            type="about:blank",
+            title=words,
+            status=error.status_code,
+            detail=words,
+            instance=request.url.path,
+            request_id=request.state.request_id,
         )
+        return _response(content, error.headers)
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

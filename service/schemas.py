@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.problems import ProblemDocument
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -166,6 +168,44 @@ class TimingMs(_Model):
     render: float
 
 
+class _Described(BaseModel):
+    """Every answer is a description too: what it says beyond is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class DescribedAngle(_Described):
+    """An angle."""
+
+    value: float = Field(description="rad")
+
+
+class DescribedCamera(_Described):
+    """Where the camera stands."""
+
+    azimuth: DescribedAngle
+
+
+class DescribedObject(_Described):
+    """One object on the table."""
+
+    class_id: str = Field(description="One of `classes` in GET /model.")
+    pose: Pose = Field(
+        description="Of the object's own frame, which stands on the table: z is 0, and the "
+        "orientation is a turn about z alone."
+    )
+
+
+class SceneDescription(_Described):
+    """A scene: the camera's azimuth, and the class and pose of each object.
+
+    The answers of POST /infer can be given as they are.
+    """
+
+    camera: DescribedCamera
+    objects: list[DescribedObject] = Field(max_length=64)
+
+
 class InferResponse(_Model):
     """The scene in one picture."""
 
@@ -181,6 +221,32 @@ class InferResponse(_Model):
     quality: QualityReport
     warnings: list[str] = Field(description="What to know before trusting the answer, in words.")
     timing_ms: TimingMs
+    samples: list[SceneDescription] = Field(
+        default=[], description="Scenes drawn from the model's posterior, when asked for."
+    )
+
+
+class BatchItem(_Model):
+    """What became of one picture of several: an answer or a problem."""
+
+    status: int = Field(description="As it would be if the picture had come alone.")
+    answer: InferResponse | None
+    problem: ProblemDocument | None
+
+
+class BatchResponse(_Model):
+    """The scenes in several pictures."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    request_id: str = Field(description="That of each picture has /0, /1, … behind it.")
+    stamp: str = Field(description="When the pictures arrived: RFC 3339, UTC, milliseconds.")
+    results: list[BatchItem] = Field(description="One for each picture, in their order.")
+
+
+class ImagesUpload(_Model):
+    """Pictures in a JSON body."""
+
+    images: list[str] = Field(min_length=1, description="As `image` of POST /infer, each.")
 
 
 class ImageUpload(_Model):
@@ -237,6 +303,10 @@ class ModelReport(_Model):
     input: InputSize
     evaluation: dict[str, Any] | None = Field(
         description="What was measured on this model, when it was: see `evaluate`."
+    )
+    card: str | None = Field(
+        description="The model card, Markdown: what it sees, how it was trained, how well it "
+        "works, where it fails."
     )
 
 

@@ -1,133 +1,100 @@
-"""Finding the image's bytes in a request: multipart, raw or JSON, never more than allowed."""
+"""Finding the images' bytes in a request: multipart, raw or JSON."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from typing import TypeVar
 
-import anyio
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.bodies import WRAPPING, in_time, media_type, read_body, read_form
 from service.problems import INVALID, MALFORMED, MEDIA, NO_IMAGE, TOO_LARGE, Problem
-from service.schemas import ImageUpload
+from service.schemas import ImagesUpload, ImageUpload
+from service.settings import Settings
 
+FORM, JSON = "multipart/form-data", "application/json"
 RAW = ("image/png", "image/jpeg", "image/jpg", "image/webp", "application/octet-stream")
-
-# What a form's or a JSON body's wrapping may add to the image.
-WRAPPING = 64 * 1024
-
-# What is still taken of a body that is too large, and thrown away, so that the client is done
-# sending and reads our answer. Cutting it off at once would look like a broken network.
-DRAIN_BYTES, DRAIN_SECONDS = 64 * 2**20, 2.0
 
 HOW = (
     "Send it as the multipart field `image` (curl -F image=@photo.jpg), as a raw body with "
     "Content-Type: image/png, image/jpeg or image/webp, or as JSON {\"image\": base64}."
 )  # fmt: skip
+HOW_SEVERAL = (
+    "Send them as multipart fields `images` (curl -F images=@a.jpg -F images=@b.jpg), or as "
+    "JSON {\"images\": [base64, …]}."
+)  # fmt: skip
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
+async def read_image(request: Request, settings: Settings) -> bytes:
     """The bytes of the image file in a request.
 
-    Args:
-        request: to `POST /infer`.
-        max_bytes: of the image file.
-
     Raises:
-        Problem: there is no image, it is too large, or its wrapping cannot be read.
+        Problem: there is no image, it is too large, comes too slowly, or its wrapping cannot be
+            read.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise Problem(
-            MEDIA, f"A body with Content-Encoding {encoding} is not taken; send it uncompressed."
-        )
-    given = request.headers.get("content-type", "")
-    media = given.partition(";")[0].strip().lower()
-    if media in RAW or not media:
-        data = await _read(request, max_bytes)
-    elif media == "multipart/form-data":
-        data = await _from_form(request, max_bytes)
-    elif media == "application/json":
-        # Base64 has 4 characters for 3 bytes, and may be broken into lines.
-        data = _from_json(await _read(request, max_bytes * 3 // 2 + WRAPPING, image=max_bytes))
-    else:
-        hint = ""
-        if media == "application/x-www-form-urlencoded":
-            hint = (
-                " This is what curl's -d and --data-binary send: add "
-                '-H "Content-Type: image/jpeg", or use -F.'
-            )
-        raise Problem(MEDIA, f"A body of type {media[:100]} is not taken.{hint} {HOW}")
+    media, limit = media_type(request), settings.max_bytes
+    too_large = _too_large(limit)
+    async with in_time(settings.max_seconds):
+        if media in RAW or not media:
+            data = await read_body(request, limit, too_large)
+        elif media == FORM:
+            async with read_form(request, limit + WRAPPING, too_large, files=8) as form:
+                data = await only_image(form).read()
+        elif media == JSON:
+            # Base64 has 4 characters for 3 bytes, and may be broken into lines.
+            body = await read_body(request, limit * 3 // 2 + WRAPPING, too_large)
+            data = _base64(_parse(ImageUpload, body, "image", HOW).image, "image")
+        else:
+            raise _not_taken(media, HOW)
     if not data:
         raise Problem(NO_IMAGE, f"The image is empty (0 bytes). {HOW}")
-    if len(data) > max_bytes:
-        raise _too_large(max_bytes)
+    if len(data) > limit:
+        raise too_large
     return data
 
 
-async def _read(request: Request, limit: int, *, image: int | None = None) -> bytes:
-    async with aclosing(_chunks(request, limit, image or limit)) as chunks:
-        return b"".join([chunk async for chunk in chunks])
+async def read_images(request: Request, settings: Settings) -> list[bytes]:
+    """The bytes of the image files in a request, one or more; each may be too large or empty.
 
-
-async def _chunks(request: Request, limit: int, image: int) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; ends as soon as they, or their announcement, exceed `limit` bytes."""
-    announced = request.headers.get("content-length", "")
-    too_large = announced.isdecimal() and int(announced) > limit
-    # A client that waits for our consent, as curl does, has sent nothing yet and gets none.
-    if too_large and request.headers.get("expect", "").lower() == "100-continue":
-        raise _too_large(image)
-    received = 0
-    async with aclosing(request.stream()) as stream:
-        while not too_large:
-            chunk = await anext(stream, None)
-            if chunk is None:
-                return
-            received += len(chunk)
-            too_large = received > limit
-            if not too_large:
-                yield chunk
-        await _drain(stream)
-    raise _too_large(image)
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    received = 0
-    with anyio.move_on_after(DRAIN_SECONDS):
-        async for chunk in stream:
-            received += len(chunk)
-            if received > DRAIN_BYTES:
-                break
-
-
-class _FormParser(MultiPartParser):
-    """Starlette's parser, which also knows whether the form came to its end.
-
-    Args:
-        request: with the form.
-        chunks: of its body.
-        limit: of the body, bytes; it stays in memory, and no temporary folder is needed.
+    Raises:
+        Problem: there are none, too many, they are together too large, come too slowly, or their
+            wrapping cannot be read.
     """
+    media, limit, most = media_type(request), settings.max_batch_bytes, settings.max_images
+    too_large = Problem(
+        TOO_LARGE,
+        f"All images of a request may have at most {limit} bytes together; send fewer at once, or "
+        "scale them down.",
+    )
+    async with in_time(settings.max_seconds):
+        if media == FORM:
+            # One more than may be, so that it is this that is told.
+            async with read_form(
+                request, limit + most * WRAPPING, too_large, files=most + 1
+            ) as form:
+                parts = form.getlist("images")
+                _check_number(len(parts), most)
+                return [await _file(part, "images").read() for part in parts]
+        if media == JSON:
+            body = await read_body(request, limit * 3 // 2 + WRAPPING, too_large)
+            texts = _parse(ImagesUpload, body, "images", HOW_SEVERAL).images
+            _check_number(len(texts), most)
+            return [_base64(text, f"images.{i}") for i, text in enumerate(texts)]
+    raise _not_taken(media, HOW_SEVERAL)
 
-    def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], limit: int) -> None:
-        super().__init__(request.headers, chunks, max_files=8, max_fields=8, max_part_size=WRAPPING)
-        self.spool_max_size = limit
-        self.complete = False
 
-    def on_end(self) -> None:
-        """Called at the last boundary."""
-        self.complete = True
-
-    def close(self) -> None:
-        """Closes every file, those too that were begun and never ended."""
-        for file in self._files_to_close_on_error:
-            file.close()
+def _not_taken(media: str, how: str) -> Problem:
+    hint = ""
+    if media == "application/x-www-form-urlencoded":
+        hint = (
+            " This is what curl's -d and --data-binary send: add "
+            '-H "Content-Type: image/jpeg", or use -F.'
+        )
+    return Problem(MEDIA, f"A body of type {media[:100]} is not taken.{hint} {how}")
 
 
 def _too_large(max_bytes: int) -> Problem:
@@ -138,65 +105,56 @@ def _too_large(max_bytes: int) -> Problem:
     )
 
 
-async def _from_form(request: Request, max_bytes: int) -> bytes:
-    """The file in the field `image` of a multipart form."""
-    limit = max_bytes + WRAPPING
-    async with aclosing(_chunks(request, limit, max_bytes)) as chunks:
-        parser = _FormParser(request, chunks, limit)
-        try:
-            form = await parser.parse()
-            if not parser.complete:
-                raise Problem(
-                    MALFORMED, "The multipart body ends before its last boundary; send it again."
-                )
-            return await _only_image(form).read()
-        except MultiPartException as error:
-            raise Problem(MALFORMED, f"The multipart body is broken: {error.message}") from None
-        finally:
-            parser.close()
+def _check_number(images: int, most: int) -> None:
+    if images < 1:
+        raise Problem(NO_IMAGE, f"The request has no images. {HOW_SEVERAL}")
+    if images > most:
+        raise Problem(INVALID, f"The request has {images} images; send at most {most} at once.")
 
 
-def _only_image(form: FormData) -> UploadFile:
+def only_image(form: FormData) -> UploadFile:
+    """The one file in a form's field `image`.
+
+    Raises:
+        Problem: there is none, more than one, or it is text.
+    """
     images = form.getlist("image")
     if not images:
         fields = ", ".join(f"`{key[:50]}`" for key in form) or "none"
         raise Problem(NO_IMAGE, f"The form has no field `image` (its fields: {fields}). {HOW}")
     if len(images) > 1:
         raise Problem(
-            INVALID, f"The form has {len(images)} fields `image`; send one picture a request."
+            INVALID,
+            f"The form has {len(images)} fields `image`; send one picture a request, or several "
+            "to /infer/batch.",
         )
-    if not isinstance(images[0], UploadFile):
+    return _file(images[0], "image")
+
+
+def _file(part: UploadFile | str, field: str) -> UploadFile:
+    if isinstance(part, str):
         raise Problem(
             INVALID,
-            "The form's field `image` is text, not a file; with curl write an @ before the "
-            "file's name: -F image=@photo.jpg",
+            f"The form's field `{field}` is text, not a file; with curl write an @ before the "
+            f"file's name: -F {field}=@photo.jpg",
         )
-    return images[0]
+    return part
 
 
-def _from_json(body: bytes) -> bytes:
-    """The image in `{"image": base64}`."""
+Upload = TypeVar("Upload", ImageUpload, ImagesUpload)
+
+
+def _parse(model: type[Upload], body: bytes, key: str, how: str) -> Upload:
+    """The object in a JSON body."""
     if not body:
-        raise Problem(NO_IMAGE, f"The body is empty. {HOW}")
+        raise Problem(NO_IMAGE, f"The body is empty. {how}")
     try:
-        text = ImageUpload.model_validate_json(body).image
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise _json_problem(error) from None
-    if text[:5].lower() == "data:":
-        head, comma, text = text.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            raise Problem(INVALID, "image: a data: URL must be `data:image/…;base64,…`.")
-    elif re.match(r"(https?|file)://", text):
-        raise Problem(
-            INVALID, "image: is an address; the server fetches nothing. Send the file in base64."
-        )
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Problem(INVALID, f"image: is not base64 ({error}).") from None
+        raise _json_problem(error, key, how) from None
 
 
-def _json_problem(error: ValidationError) -> Problem:
+def _json_problem(error: ValidationError, key: str, how: str) -> Problem:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "json_invalid":
@@ -204,9 +162,25 @@ def _json_problem(error: ValidationError) -> Problem:
             MALFORMED, f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
         )
     if first["type"] == "missing":
-        return Problem(NO_IMAGE, f"The JSON has no key `image`. {HOW}")
+        return Problem(NO_IMAGE, f"The JSON has no key `{key}`. {how}")
     if first["type"] == "extra_forbidden":
         return Problem(
-            INVALID, f"The JSON has an unknown key `{where[:50]}`; the only one is `image`."
+            INVALID, f"The JSON has an unknown key `{where[:50]}`; the only one is `{key}`."
         )
-    return Problem(INVALID, f"{where + ': ' if where else ''}{first['msg']}. {HOW}")
+    return Problem(INVALID, f"{where + ': ' if where else ''}{first['msg']}. {how}")
+
+
+def _base64(text: str, key: str) -> bytes:
+    """The bytes in the value of a key."""
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise Problem(INVALID, f"{key}: a data: URL must be `data:image/…;base64,…`.")
+    elif re.match(r"(https?|file)://", text):
+        raise Problem(
+            INVALID, f"{key}: is an address; the server fetches nothing. Send the file in base64."
+        )
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(INVALID, f"{key}: is not base64 ({error}).") from None

@@ -5,7 +5,7 @@ import torch
 
 from renderer import Scene, SceneSpec, open_renderer
 from renderer.prior import sample
-from service.boxes import image_boxes, outline
+from service.boxes import image_boxes, outline, outlines
 from service.images import Rectangle
 
 SIDE = 256
@@ -51,12 +51,16 @@ def test_box_is_tight_around_what_is_drawn(world: SceneSpec, identity: int) -> N
     changed = (renderer.render(scene) - renderer.render(without_objects(scene))).abs().amax(
         1
     ) > 0.01
-    outlines = [outline(world, c) for c in range(len(world.objects))]
     whole = Rectangle(0, 0, SIDE, SIDE)
-    for b in range(len(scene)):
-        (box,) = image_boxes(
-            world, scene[b], outlines, shape=(SIDE, SIDE), crop=whole, original=(SIDE, SIDE)
-        )
+    boxes = image_boxes(
+        world,
+        scene,
+        outlines(world),
+        shape=(SIDE, SIDE),
+        crops=[whole] * len(scene),
+        originals=[(SIDE, SIDE)] * len(scene),
+    )
+    for b, (box,) in enumerate(boxes):
         rows, columns = changed[b].nonzero(as_tuple=True)
         drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         given = (box.x, box.y, box.x + box.width, box.y + box.height)
@@ -65,13 +69,22 @@ def test_box_is_tight_around_what_is_drawn(world: SceneSpec, identity: int) -> N
             assert -1 <= outwards <= 2, f"side {side}: drawn to {seen}, box to {said}"
 
 
+def boxes_of(
+    spec: SceneSpec, scene: Scene, crop: Rectangle, original: tuple[int, int]
+) -> list[Rectangle]:
+    """Those of one picture."""
+    (boxes,) = image_boxes(
+        spec, scene, outlines(spec), shape=(64, 64), crops=[crop], originals=[original]
+    )
+    return boxes
+
+
 def test_box_follows_crop_and_scale_and_stays_in_the_picture(spec: SceneSpec) -> None:
     scene = one_object(spec, 0, count=1)
-    outlines = [outline(spec, c) for c in range(len(spec.objects))]
     whole = Rectangle(0, 0, 64, 64)
-    (small,) = image_boxes(spec, scene, outlines, shape=(64, 64), crop=whole, original=(64, 64))
+    (small,) = boxes_of(spec, scene, whole, (64, 64))
     crop = Rectangle(160, 0, 480, 480)  # of 800 x 480
-    (large,) = image_boxes(spec, scene, outlines, shape=(64, 64), crop=crop, original=(800, 480))
+    (large,) = boxes_of(spec, scene, crop, (800, 480))
     wanted = (160 + 7.5 * small.x, 7.5 * small.y, 7.5 * small.width, 7.5 * small.height)
     assert large == pytest.approx(wanted, abs=1e-3)
     # The crop is what the network sees, but the object may show beside it.
@@ -82,9 +95,9 @@ def test_box_follows_crop_and_scale_and_stays_in_the_picture(spec: SceneSpec) ->
         scene.yaw,
         torch.zeros(1),
     )
-    (cut,) = image_boxes(spec, far, outlines, shape=(64, 64), crop=whole, original=(64, 64))
+    (cut,) = boxes_of(spec, far, whole, (64, 64))
     assert cut.x + cut.width <= 64
-    (beside,) = image_boxes(spec, far, outlines, shape=(64, 64), crop=crop, original=(800, 480))
+    (beside,) = boxes_of(spec, far, crop, (800, 480))
     assert beside.x + beside.width > 640
 
 
@@ -97,18 +110,29 @@ def test_object_behind_the_camera_has_no_box(spec: SceneSpec) -> None:
         scene.yaw,
         torch.zeros(1),
     )
-    outlines = [outline(spec, c) for c in range(len(spec.objects))]
     whole = Rectangle(0, 0, 64, 64)
-    (box,) = image_boxes(spec, behind, outlines, shape=(64, 64), crop=whole, original=(64, 64))
+    (box,) = boxes_of(spec, behind, whole, (64, 64))
     assert box == Rectangle(0, 0, 0, 0)
 
 
 def test_no_object_no_box(spec: SceneSpec) -> None:
     whole = Rectangle(0, 0, 64, 64)
-    assert (
-        image_boxes(spec, Scene.empty(1, 3), [], shape=(64, 64), crop=whole, original=(64, 64))
-        == []
+    assert boxes_of(spec, Scene.empty(1, 3), whole, (64, 64)) == []
+
+
+def test_each_picture_of_a_batch_has_the_boxes_that_it_has_alone(spec: SceneSpec) -> None:
+    scene = sample(spec, 40, generator=torch.Generator().manual_seed(5))
+    assert set(scene.count.tolist()) == {0, 1, 2, 3}
+    crops = [Rectangle(0, 0, 64 + b, 64 + b) for b in range(40)]
+    originals = [(64 + b, 80) for b in range(40)]
+    together = image_boxes(
+        spec, scene, outlines(spec), shape=(64, 64), crops=crops, originals=originals
     )
+    for b, boxes in enumerate(together):
+        alone = boxes_of(spec, scene[b], crops[b], originals[b])
+        assert len(boxes) == len(alone) == int(scene.count[b])
+        for box, wanted in zip(boxes, alone, strict=True):
+            assert box == pytest.approx(wanted, abs=1e-3)
 
 
 def test_outline_of_a_turned_mesh_reaches_as_far_as_its_box(spec: SceneSpec) -> None:

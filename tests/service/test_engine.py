@@ -157,7 +157,7 @@ def test_numbers_that_are_not_finite_are_no_answer(
 def test_the_answer_in_json(checkpoint: Checkpoint, scene: Scene, picture: Picture) -> None:
     spec = checkpoint.spec
     answer = knowing(checkpoint, scene).infer(picture)
-    response = compose(checkpoint, answer, request_id="r", stamp="s")
+    response = compose(answer, request_id="r", stamp="s")
     assert response.count.value == len(response.objects) == int(scene.count[0])
     for k, thing in enumerate(response.objects):
         item = spec.objects[int(scene.identity[0, k])]
@@ -211,7 +211,7 @@ def test_oriented_box_holds_the_turned_mesh(
 ) -> None:
     spec = checkpoint.spec
     answer = knowing(checkpoint, scene).infer(picture)
-    response = compose(checkpoint, answer, request_id="r", stamp="s")
+    response = compose(answer, request_id="r", stamp="s")
     for k, thing in enumerate(response.objects):
         mesh = spec.geometries[int(scene.identity[0, k])].mesh
         assert mesh is not None

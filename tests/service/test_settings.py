@@ -34,6 +34,12 @@ def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
+def test_settings_that_do_not_fit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRSCENE_QUEUE_SIZE", "8")
+    with pytest.raises(SettingsError, match="max_images=16 is more than queue_size=8"):
+        load_settings()
+
+
 def test_shipped_checkpoint_of_the_working_directory_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""Forms of an answer besides the service's own, one module each."""

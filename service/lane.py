@@ -1,0 +1,121 @@
+"""One engine with its thread, its queue and the decoder for its network's pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from inference.checkpoint import Checkpoint
+from service.batching import Batcher
+from service.engine import Answer, EngineError
+from service.images import Decoder, Picture
+from service.metrics import Metrics
+from service.settings import Settings
+
+RECENT = 0.2  # weight of the last batch in how long a picture takes
+POLL = 0.02  # s, between two looks at whether a lane is empty
+
+
+class Infers(Protocol):
+    """What the application needs of an engine; all of it is called on the thread that made it."""
+
+    checkpoint: Checkpoint
+
+    def warm_up(self) -> None:
+        """Infers once, so that what is slow once is slow now."""
+
+    def infer_batch(self, pictures: Sequence[Picture]) -> Sequence[Answer | EngineError]:
+        """The scene in each picture."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything."""
+
+
+class Lane:
+    """One engine, from its loading to its end.
+
+    There is one lane, but while a reload brings up the next.
+
+    Args:
+        settings: of the service.
+        load: makes the engine.
+        metrics: that measure it.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], Infers], metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self.inside = 0  # pictures that wait for their answers
+        self._pace = 0.0  # s that a picture took lately, as one of its batch
+        self.batcher: Batcher[Infers, Picture, Answer] = Batcher(
+            load,
+            self._infer,
+            lambda engine: engine.close(),
+            largest=settings.batch_size,
+            wait=settings.batch_wait,
+            observe=metrics.waited,
+            name="engine",
+        )
+
+    async def start(self) -> None:
+        """Loads the engine."""
+        engine = await self.batcher.start()
+        self.checkpoint = engine.checkpoint
+        self.decoder = decoder_for(engine.checkpoint, self._settings)
+
+    async def warm_up(self) -> None:
+        """Infers once."""
+        await self.batcher.call(lambda engine: engine.warm_up(), float("inf"))
+
+    async def stop(self) -> None:
+        """Lets what is inside finish, and frees the engine, within `drain_seconds`."""
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                while self.inside:
+                    await asyncio.sleep(POLL)
+                await self.batcher.stop()
+        except TimeoutError:
+            # Its thread hangs, and dies with the process.
+            await self.batcher.stop(0.0)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the engine has been at one batch for so long that it will hardly end."""
+        return self.batcher.busy_seconds > self._settings.stall_seconds
+
+    @property
+    def waiting_seconds(self) -> float:
+        """How long the next picture will wait, as far as can be told; 0 for the next batch."""
+        return self._pace * self.inside if self.inside > self._settings.batch_size else 0.0
+
+    @contextmanager
+    def places(self, number: int) -> Iterator[None]:
+        """Holds places for pictures that wait for their answers."""
+        self.inside += number
+        try:
+            yield
+        finally:
+            self.inside -= number
+
+    def _infer(self, engine: Infers, pictures: list[Picture]) -> Sequence[Answer | EngineError]:
+        began = time.perf_counter()
+        answers = engine.infer_batch(pictures)
+        pace = (time.perf_counter() - began) / len(pictures)
+        self._pace += RECENT * (pace - self._pace) if self._pace else pace
+        self._metrics.worked(answers)
+        return answers
+
+
+def decoder_for(checkpoint: Checkpoint, settings: Settings) -> Decoder:
+    """Decodes pictures for a checkpoint's network, within the limits of the settings."""
+    network = checkpoint.posterior.config
+    return Decoder(
+        network.height,
+        network.width,
+        checkpoint.spec.background,
+        settings.max_bytes,
+        settings.max_pixels,
+    )
