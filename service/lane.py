@@ -49,7 +49,7 @@ class Lane:
     def __init__(self, settings: Settings, load: Callable[[], Infers], metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.inside = 0  # pictures that wait for their answers
-        self._pace = 0.0  # s that a picture took lately, as one of its batch
+        self._pace = 0.0  # s that a picture took lately, in batches that are at least half full
         self.batcher: Batcher[Infers, Picture, Answer] = Batcher(
             load,
             self._infer,
@@ -103,8 +103,10 @@ class Lane:
     def _infer(self, engine: Infers, pictures: list[Picture]) -> Sequence[Answer | EngineError]:
         began = time.perf_counter()
         answers = engine.infer_batch(pictures)
-        pace = (time.perf_counter() - began) / len(pictures)
-        self._pace += RECENT * (pace - self._pace) if self._pace else pace
+        # Of small batches each picture takes longer, but those are none that many wait for.
+        if 2 * len(pictures) >= self._settings.batch_size:
+            pace = (time.perf_counter() - began) / len(pictures)
+            self._pace += RECENT * (pace - self._pace) if self._pace else pace
         self._metrics.worked(answers)
         return answers
 

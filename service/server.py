@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -141,10 +142,21 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets in nobody more, answers those who are in, and ends."""
         self._runtime.draining = True
+        # To close a listening socket resets the connections that the kernel has accepted and the
+        # event loop has not: those clients believe that they are in.
+        waiting = [line for listener in sockets or [] for line in _accepted(listener)]
         for server in self.servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        for line in waiting:
+            await loop.connect_accepted_socket(self._connection, line)
         await asyncio.sleep(SETTLE)
         await super().shutdown(sockets)
+
+    def _connection(self) -> Protocol:
+        return Protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     def _reload(self) -> None:
         self._reloading = asyncio.create_task(self._try_to_reload())
@@ -154,3 +166,14 @@ class Server(uvicorn.Server):
             await self._runtime.reload()
         except Problem as problem:
             logger.error("SIGHUP: %s", problem.detail)
+
+
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Connections that wait to be accepted."""
+    while True:
+        try:
+            line, _ = listener.accept()
+        except OSError:  # none is left, or the socket was closed
+            return
+        line.setblocking(False)
+        yield line

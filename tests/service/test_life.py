@@ -226,6 +226,6 @@ def test_sigterm_drains_and_sighup_reloads(
             assert last.headers["connection"] == "close"
             _, log = server.communicate(timeout=60)
         assert not clients.failures
-        assert {response.status_code for response in clients.answers} == {200}
+        assert [answer.text for answer in clients.answers if answer.status_code != 200] == []
     assert server.returncode == 0
     assert log == ""
