@@ -19,6 +19,7 @@ from benchmarks.table import Table, digits, spread
 from benchmarks.timing import ratio, take_turns
 from renderer.differences import Scheme
 from renderer.prior import sample
+from renderer.scene import Scene
 
 WAYS: tuple[Way, ...] = ("windows", "pictures")
 
@@ -33,8 +34,10 @@ class Gradient:
     """The same for objects of 0.6 times the size, of which more find room."""
     shared: tuple[int, ...] = (3,)
     """Of these, the numbers for which all cores are measured too; workers take long to start."""
-    scenes: int = 16
+    scenes: int = 64
     """In a batch on the CPU."""
+    whole_scenes: int = 16
+    """The same where whole pictures are drawn, which takes many times as long."""
     size: int = 64
     """Height of the pictures in pixels."""
     supersample: int = 2
@@ -44,7 +47,19 @@ class Gradient:
 
     def measure(self, settings: Settings, say: Callable[[str], None]) -> Figures:
         """One row for each number of objects, contender, scheme, azimuth or not, and way."""
-        if min((self.scenes, self.size, self.supersample, *self.objects, *self.small_objects)) < 1:
+        if (
+            min(
+                (
+                    self.scenes,
+                    self.whole_scenes,
+                    self.size,
+                    self.supersample,
+                    *self.objects,
+                    *self.small_objects,
+                )
+            )
+            < 1
+        ):
             raise ValueError("gradient: scenes, size, supersample and objects must be at least 1")
         figures = Figures()
         crowds = [Crowd(n) for n in self.objects] + [Crowd(n, True) for n in self.small_objects]
@@ -70,16 +85,21 @@ class Gradient:
         work: dict[str, Callable[[], object]] = {}
         rows: dict[str, dict[str, Any]] = {}
         for one, renderer in renderers.items():
-            count = settings.batch(one.device, self.scenes)
-            generator = torch.Generator().manual_seed(settings.seed)
-            scene = sample(renderer.spec, count, generator=generator).to(one.device)
-            work[one.name] = partial(one.finish, partial(renderer.render, scene))
             here = ways(renderer)
+            scenes: dict[Way, Scene] = {}
+            for way in here:
+                count = self.scenes if way == "windows" else self.whole_scenes
+                count = settings.batch(one.device, count)
+                generator = torch.Generator().manual_seed(settings.seed)
+                scenes[way] = sample(renderer.spec, count, generator=generator).to(one.device)
+                draw = partial(renderer.render, scenes[way])
+                work[_render_of(one.name, way)] = partial(one.finish, draw)
             if "windows" not in here:
                 skipped[f"{one.name}, windows"] = "draws whole pictures only"
             for (way, view), scheme, azimuth in product(here.items(), self.schemes, (False, True)):
                 name = f"{one.name}: {scheme}, azimuth {azimuth}, {way}"
                 options: dict[str, Any] = {"scheme": scheme, "azimuth": azimuth}
+                scene = scenes[way]
                 take = gradient_of_noise(view, scene, seed=settings.seed, **options)
                 work[name] = partial(one.finish, take)
                 rows[name] = {
@@ -87,12 +107,12 @@ class Gradient:
                     "contender": one.name,
                     **options,
                     "way": way,
-                    "scenes": count,
+                    "scenes": len(scene),
                     "moved_scenes": moved_scenes(renderer, scene, **options),
                 }
         timings = take_turns(work, settings.rounds, patience=settings.patience)
         for name, row in rows.items():
-            render = timings[row["contender"]]
+            render = timings[_render_of(row["contender"], row["way"])]
             row["seconds"], row["render_seconds"] = timings[name].record(), render.record()
             row["price"] = ratio(timings[name], render)
         return list(rows.values())
@@ -102,7 +122,8 @@ class Gradient:
         cases = list(product(self.schemes, (False, True)))
         names = [scheme + (" + azimuth" if azimuth else "") for scheme, azimuth in cases]
         described = (
-            f"{self.size} px, {self.supersample}×{self.supersample} samples, {self.scenes} scenes"
+            f"{self.size} px, {self.supersample}×{self.supersample} samples, {self.scenes} scenes "
+            f"by windows, {self.whole_scenes} by whole pictures"
         )
         groups = {(row["contender"], -row["scale"], row["objects"]) for row in figures.rows}
         prices = []
@@ -139,6 +160,10 @@ class Gradient:
                 note="Slopes of straight lines through the prices, by windows / by whole pictures.",
             ),
         }
+
+
+def _render_of(contender: str, way: Way) -> str:
+    return f"{contender}: render for {way}"
 
 
 def growth_with_objects(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

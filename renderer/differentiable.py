@@ -56,19 +56,14 @@ def differentiable_render(
     0.6 to 0.7 with 4 x 4; the default, three quarters of a pixel, by 0.15 and 0.03 (central). What
     a step skips over is blurred by its length, so a loss on blurred pictures bears longer steps.
 
-    Price of picture and gradient together, in pictures, of the tabletop's objects at 64 px with
-    2 x 2 samples, in brackets with the camera's azimuth: by `forward` or `random` three objects
-    cost 2.4 (3.5) by OpenGL in software and 2.2 (3.3) by rays, eight scaled to 0.6 cost 2.5 (3.5)
-    by either. Without `coarse`, OpenGL pays for every small triangle of every window; so `central`
-    costs it 5.7 (7.9), and rays 3.5 (5.5).
+    What picture and gradient cost together is measured in docs/rendering.md: by rays, three objects
+    about as much as two and a half pictures by `forward` or `random`, and one more for the camera.
 
     How far off, as a share of the gradient's size, for 60 scenes of three objects against finely
-    drawn pictures, positions, yaws and azimuths: 0.11, 0.88 and 0.07 by `forward` and 0.05, 0.37
-    and 0.02 by `central` for the squared error of blurred pictures; 0.36, 0.85 and 0.42 against
-    0.17, 0.40 and 0.18 where neighbouring pixels pull apart. `coarse` has little part in that:
-    without it, `forward` is off by 0.10 and 0.84, and by 0.37 and 0.86. But it moves the yaw's
-    gradient by about half its size, since a turn changes little and detail of a handle as much:
-    where a yaw has to be right, take `central`.
+    drawn pictures, positions, yaws and azimuths: 0.10, 0.84 and 0.07 by `forward` and 0.05, 0.37
+    and 0.02 by `central` for the squared error of blurred pictures; 0.37, 0.86 and 0.42 against
+    0.17, 0.40 and 0.18 where neighbouring pixels pull apart. A turn changes little, and not
+    evenly: where a yaw has to be right, take `central`, or `random` and many of them.
 
     Args:
         renderer: draws the scenes.

@@ -14,7 +14,10 @@ from benchmarks.parts import Parts
 from renderer import BackendError, opengl
 
 FORWARD = ["--only", "forward", "--forward.sizes", "16"]
-GRADIENT = ["--only", "gradient", "--gradient.size", "16", "--gradient.scenes", "2"]
+GRADIENT = [
+    *("--only", "gradient", "--gradient.size", "16"),
+    *("--gradient.scenes", "2", "--gradient.whole-scenes", "2"),
+]
 GRADIENT += ["--gradient.objects", "1", "2", "--gradient.small-objects", "2"]
 GROWTH = ["--only", "growth", "--growth.size", "16", "--growth.batches", "1", "3"]
 PROFILE = ["--only", "profile", "--profile.size", "16", "--profile.batches", "1", "3"]
