@@ -97,6 +97,7 @@ class Run:
         if resumes:
             self._read_progress()
         awake = experiment.objective in ("elbo", "wake-sleep")
+        self.decoders = 1  # processes that draw what images are compared with
         # Searching draws far more than dreaming does: the cores are its own.
         workers = 0 if awake and options.workers is None else options.workers
         self.draws_on = "cpu" if workers else options.device
@@ -109,6 +110,8 @@ class Run:
             self.draws_on = "cpu"
         # A card that draws does so in this process: pictures are spared the way through the host.
         self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0)
+        if awake and self.draws_on == "cpu":  # network and decoder take turns; both wait for both
+            threads = self.decoders = max(1, available_cpus() // 2)
         torch.set_num_threads(options.threads or threads)
         self.objective = make_objective(
             experiment.objective, self.posterior, experiment.wake, self._open_decoder
@@ -143,7 +146,7 @@ class Run:
         )
 
     def _open_decoder(self) -> Renderer:
-        """What images are compared with, on all cores."""
+        """What images are compared with."""
         form = self._format(self.experiment.wake.shrink)
         return open_renderer(
             self.spec,
@@ -152,7 +155,7 @@ class Run:
             supersample=form["supersample"],
             backend=self.backend,
             device=self.draws_on,
-            processes=None,
+            processes=self.decoders,
         )
 
     def _identity(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def test_looks_as_the_renderer_draws_it(spec: SceneSpec) -> None:
     """The seen geoms and the camera have the poses that the renderer gives them."""
     scene = make_scene((1, 0.2, -0.1, 0.9), (0, -0.2, 0.15, -2.0), (2, 0.2, 0.25, 0.0), azimuth=0.4)
     drawn = build_model(spec)
-    positions, rotations = drawn.geom_poses(scene)
+    positions, rotations = (pose.numpy() for pose in drawn.geom_poses(scene))
     model = mujoco.MjModel.from_xml_string(scene_mjcf(spec, scene))
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)

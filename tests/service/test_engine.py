@@ -192,7 +192,7 @@ def test_the_answer_of_a_plain_network(
     save_checkpoint(tmp_path, network, name="plain")
     engine = Engine(tmp_path)
     answer = engine.infer(Decoder(32, 32).decode(encode(photo)))
-    response = compose(engine.checkpoint, answer, request_id="r", stamp="s")
+    response = compose(answer, request_id="r", stamp="s")
     assert len(response.objects) == 3
     for thing in response.objects:
         continuous = thing.symmetry.kind == "continuous"
