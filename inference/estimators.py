@@ -127,7 +127,8 @@ class Baseline(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Expected signals `[R, T]` nats, from `[R, T, D]`."""
-        return self.mean + self.deviation * self.body(hidden)[..., 0]
+        # A copy: the next update must not reach into a graph that was not gone back through.
+        return self.mean + self.deviation.clone() * self.body(hidden)[..., 0]
 
     @torch.no_grad()
     def update(self, signal: Tensor, rate: float = 0.05) -> None:
