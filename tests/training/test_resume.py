@@ -73,8 +73,10 @@ def step_of(out: Path) -> int:
     path = out / "training" / "state.safetensors"
     if not path.exists():
         return 0
-    with safetensors.safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["run"])["step"]
+    # Read in one go: safetensors looks twice, and between the two the run may replace the file.
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return json.loads(header["__metadata__"]["run"])["step"]
 
 
 def wait_for_step(process: subprocess.Popen[bytes], out: Path, step: int) -> None:
