@@ -104,7 +104,6 @@ def search(
         if step + 1 == posterior.slots:
             break
         rows = _resample(table, particles, generator)
-        parent = rows // classes
         scene, explained = tried[rows], now.flatten()[rows]
         log_weight = stages[-1].log_z[b]
         angle = scene.azimuth
@@ -114,8 +113,8 @@ def search(
             to_view(posterior.spec.camera, scene.position[last], angle),
             scene.yaw[last] - angle,
         )
-        context, cells = context.select(parent), cells.select(parent)
-        state = posterior.cell.advance(state.select(parent), cells, newest, angle)
+        # Particles of one image share its context: only what they remember differs.
+        state = posterior.cell.advance(state.select(rows // classes), cells, newest, angle)
     log_count = torch.stack([stage.log_z for stage in stages], 1) + log_p_count
     log_count = log_count.clamp_min(IMPOSSIBLE)
     return Found(

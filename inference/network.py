@@ -43,6 +43,14 @@ class LogProb(NamedTuple):
         return self.azimuth + self.objects
 
 
+class AzimuthDensity(Protocol):
+    """A density over the camera's azimuth."""
+
+    def log_prob(self, value: Tensor, /) -> Tensor:
+        """Log density of azimuths, rad."""
+        ...
+
+
 class EncodedPictures(Protocol):
     """What a network computed once a picture, and reads at every step."""
 
@@ -170,6 +178,12 @@ class InferenceNetwork(nn.Module, ABC, Generic[ContextT]):
         shape, expected = tuple(scene.presence.shape), (len(context.summary), self.slots)
         if shape != expected:
             raise ValueError(f"scenes have shape [B, K] = {shape}, expected {expected}")
+
+    def _log_azimuth(self, density: AzimuthDensity, azimuth: Tensor) -> Tensor:
+        """Log density of azimuths `[B]` rad; 0 where the camera does not move."""
+        if self.spec.camera.moves:
+            return density.log_prob(azimuth)
+        return torch.zeros_like(azimuth)
 
     def _centre_azimuth(self, summary: Tensor) -> Tensor:
         """The azimuth in the middle of its range: the only one when the camera does not move."""

@@ -156,9 +156,7 @@ class PlainPosterior(InferenceNetwork[PlainContext]):
             ValueError: the scenes are not B, or have not K slots.
         """
         self._check_scene(context, scene)
-        azimuth = torch.zeros_like(scene.azimuth)
-        if self.spec.camera.moves:
-            azimuth = context.azimuth.log_prob(scene.azimuth)
+        azimuth = self._log_azimuth(context.azimuth, scene.azimuth)
         # Whatever absent slots hold, even no numbers at all, must not reach a gradient.
         identity = scene.identity.where(scene.presence, 0)
         pose = torch.cat([scene.position, scene.yaw[..., None]], -1)

@@ -118,9 +118,7 @@ class Posterior(InferenceNetwork[Context]):
             ValueError: the scenes are not B, or have not K slots.
         """
         self._check_scene(context, scene)
-        azimuth = torch.zeros_like(scene.azimuth)
-        if self.spec.camera.moves:
-            azimuth = context.azimuth.log_prob(scene.azimuth)
+        azimuth = self._log_azimuth(context.azimuth, scene.azimuth)
         objects = self._to_view(scene)
         density = self.proposals.log_density(context.proposals, objects)  # [B, K, G]
         rows = orders_of(

@@ -102,9 +102,8 @@ class Run:
         workers = 0 if awake and options.workers is None else options.workers
         self.draws_on = "cpu" if workers else options.device
         if self.backend == "auto":
-            form = self._format()
             self.backend = choose_backend(
-                self.spec, form, device=self.draws_on, patience=BACKEND_PATIENCE
+                self.spec, self._format(), device=self.draws_on, patience=BACKEND_PATIENCE
             )
         if self.backend == "opengl":  # which hands over pictures on the CPU
             self.draws_on = "cpu"
@@ -147,12 +146,9 @@ class Run:
 
     def _open_decoder(self) -> Renderer:
         """What images are compared with."""
-        form = self._format(self.experiment.wake.shrink)
         return open_renderer(
             self.spec,
-            height=form["height"],
-            width=form["width"],
-            supersample=form["supersample"],
+            **self._format(self.experiment.wake.shrink),
             backend=self.backend,
             device=self.draws_on,
             processes=self.decoders,
@@ -321,14 +317,8 @@ class Run:
         return limits
 
     def _evaluate(self, writer: SummaryWriter, progress: Progress) -> None:
-        network, e = self.experiment.network, self.experiment
         renderer = open_renderer(
-            self.spec,
-            height=network.height,
-            width=network.width,
-            backend=self.backend,
-            supersample=e.supersample,
-            device=self.draws_on,
+            self.spec, **self._format(), backend=self.backend, device=self.draws_on
         )
         true = sample(
             self.spec, HELD_OUT_SCENES, generator=generator_for(self.options.seed, "held out")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.collapsed import Search, search
+from inference.collapsed import Found, Search, search
 from inference.likelihood import Likelihood
 from inference.posterior import Posterior
 from inference.prior import StepPrior
@@ -15,6 +15,7 @@ from renderer.scene import Scene
 
 Tiny = Callable[..., Posterior]
 LIKELIHOOD = Likelihood(std=0.5)
+COPIES = 600  # of one image, each searched on its own
 SIZE = 2  # px, of the decoder's pictures
 
 
@@ -48,6 +49,27 @@ def log_evidence(prior: StepPrior, slots: int, image: Tensor, generator: torch.G
     return float(values.logsumexp(0) - math.log(draws))
 
 
+def search_copies(
+    posterior: Posterior,
+    image: Tensor,
+    prior: StepPrior,
+    options: Search,
+    generator: torch.Generator,
+) -> Found:
+    """Searches for what explains an image, from a context that has nothing to do with it."""
+    context = posterior.encode(torch.rand(1, 3, 64, 64, generator=generator))
+    return search(
+        posterior,
+        context.select(torch.zeros(COPIES, dtype=torch.int64)),
+        image.expand(COPIES, -1, -1, -1),
+        decode,
+        LIKELIHOOD,
+        prior,
+        options,
+        generator=generator,
+    )
+
+
 @pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop"])
 @pytest.mark.parametrize("explore", [0.0, 0.3])
 def test_its_exponential_is_on_average_the_evidence(
@@ -60,21 +82,11 @@ def test_its_exponential_is_on_average_the_evidence(
     truth.presence[:, 0] = True
     truth.position[:, 0] = torch.tensor([0.1, -0.2])
     image = decode(truth)
-    copies = 600
-    context = posterior.encode(torch.rand(1, 3, 64, 64, generator=generator))
-    found = search(
-        posterior,
-        context.select(torch.zeros(copies, dtype=torch.int64)),
-        image.expand(copies, -1, -1, -1),
-        decode,
-        LIKELIHOOD,
-        prior,
-        Search(particles=12, draws=1, explore=explore),
-        generator=generator,
-    )
+    options = Search(particles=12, draws=1, explore=explore)
+    found = search_copies(posterior, image, prior, options, generator)
     expected = log_evidence(prior, posterior.slots, image[0], generator)
     ratio = (found.bound.double() - expected).exp()
-    deviation = float(ratio.std()) / math.sqrt(copies)
+    deviation = float(ratio.std()) / math.sqrt(COPIES)
     assert deviation < 0.1  # else the next line would say nothing
     assert abs(float(ratio.mean()) - 1) < 4 * deviation + 0.01
     assert float(found.bound.mean()) < expected  # a lower bound
@@ -87,18 +99,8 @@ def test_scenes_come_in_proportion_to_the_posterior(tiny: Tiny, generator: torch
     truth = Scene.empty(1, 1)
     truth.presence[:], truth.identity[:] = True, 1
     image = decode(truth)
-    copies = 600
-    context = posterior.encode(torch.rand(1, 3, 64, 64, generator=generator))
-    found = search(
-        posterior,
-        context.select(torch.zeros(copies, dtype=torch.int64)),
-        image.expand(copies, -1, -1, -1),
-        decode,
-        LIKELIHOOD,
-        prior,
-        Search(particles=64, draws=2, explore=0.5),
-        generator=generator,
-    )
+    options = Search(particles=64, draws=2, explore=0.5)
+    found = search_copies(posterior, image, prior, options, generator)
     weights = []
     for choice in (None, 0, 1, 2):
         p = list(prior.count) if choice is None else [0.0, 1.0]
