@@ -30,9 +30,11 @@ KEEP_ALIVE = 75
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 64 * 2**10
 
-# s, for which connections that exist when the server stops to listen may still send a request.
-# Their client has just been let in, and would otherwise find the door shut in its face.
-SETTLE = 0.25
+# s, which a client that was let in just before the server stopped to listen may take to send its
+# first request: it would otherwise find the door shut in its face. The server looks every `LOOK` s
+# whether there still is such a client.
+SETTLE = 5.0
+LOOK = 0.1
 
 # s, after which Python lets another thread run. The engine's thread gives way at each of its many
 # short operations and then waits for so long: with Python's own 5 ms, a busy event loop
@@ -49,6 +51,11 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
+
+    @property
+    def expects_request(self) -> bool:
+        """Whether a request has begun, or none ever came, so that to close now is to lose it."""
+        return self._header_timer is not None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there: the time for its first header begins."""
@@ -150,7 +157,13 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for line in waiting:
             await loop.connect_accepted_socket(self._connection, line)
-        await asyncio.sleep(SETTLE)
+        deadline = loop.time() + SETTLE
+        await asyncio.sleep(LOOK)  # until the last to be let in have a connection
+        while loop.time() < deadline and any(
+            isinstance(connection, Protocol) and connection.expects_request
+            for connection in self.server_state.connections
+        ):
+            await asyncio.sleep(LOOK)
         await super().shutdown(sockets)
 
     def _connection(self) -> Protocol:

@@ -4,12 +4,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +207,8 @@ def test_sigterm_drains_and_sighup_reloads(
     folder: Path, checkpoint: Checkpoint, photo_bytes: bytes, until: Until
 ) -> None:
     """Under load, and no request is lost."""
-    with process(folder, AIRSCENE_DRAIN_DELAY="0.5", AIRSCENE_LOG_LEVEL="warning") as (
-        server,
-        url,
-    ):
+    # Long enough for every client to ask again, be it starved: who is silent for so long loses.
+    with process(folder, AIRSCENE_DRAIN_DELAY="2", AIRSCENE_LOG_LEVEL="warning") as (server, url):
         with Clients(url, photo_bytes) as clients:
             until(lambda: len(clients.answers) > 8)
             another(folder, checkpoint, "8")
@@ -227,5 +226,21 @@ def test_sigterm_drains_and_sighup_reloads(
             _, log = server.communicate(timeout=60)
         assert not clients.failures
         assert [answer.text for answer in clients.answers if answer.status_code != 200] == []
+    assert server.returncode == 0
+    assert log == ""
+
+
+def test_sigterm_waits_for_those_just_let_in(folder: Path) -> None:
+    with process(folder, AIRSCENE_DRAIN_DELAY="0", AIRSCENE_LOG_LEVEL="warning") as (server, url):
+        address = (httpx.URL(url).host, httpx.URL(url).port or 0)
+        with socket.create_connection(address) as slow:
+            server.send_signal(signal.SIGTERM)
+            with suppress(ConnectionError):
+                while True:
+                    socket.create_connection(address).close()
+            time.sleep(0.5)  # much longer than it takes to close
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: robot\r\n\r\n")
+            assert slow.recv(2**12).startswith(b"HTTP/1.1 200 OK")
+        _, log = server.communicate(timeout=60)
     assert server.returncode == 0
     assert log == ""
