@@ -93,7 +93,7 @@ def evaluate(
         scenes: how many to draw.
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
         json: write the figures to this file.
     """
     from inference.checkpoint import load_checkpoint
@@ -132,7 +132,7 @@ def render(
         height: of a picture in pixels; the camera's aspect gives its width.
         backend: that draws them.
         supersample: samples a pixel along each axis.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
     """
     from renderer.spec import SceneSpec
     from training.photos import render_photos

@@ -16,7 +16,7 @@ from inference.distributions import wrap
 from inference.estimate import Estimate
 from inference.network import InferenceNetwork
 from renderer.backend import Renderer, open_renderer
-from renderer.nuisance import spoil
+from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
 from training.dreams import generator_for
@@ -52,7 +52,7 @@ def evaluate(
         scenes: how many.
         seed: of the scenes; none of them occurs in training, whatever its seed.
         backend: that draws the pictures.
-        nuisance: whether the spec's sensor noise spoils them.
+        nuisance: whether all of the spec's nuisance is in the pictures.
 
     Returns:
         The figures as plain data, with the keys that the design names.
@@ -100,9 +100,10 @@ def run(
     parts: list[Inferred] = []
     for start in range(0, scenes, BATCH):
         true = sample(spec, min(BATCH, scenes - start), generator=generator)
-        pictures = renderer.render_bytes(true)
-        if nuisance and spec.nuisance.noise is not None:
-            pictures = spoil(pictures, spec.nuisance.noise, generator=generator)
+        if nuisance:
+            pictures = photograph(renderer, true, generator=generator)
+        else:
+            pictures = renderer.render_bytes(true)
         parts.append(_infer(posterior, renderer, pictures, true))
     return _join(parts), renderer.name
 
