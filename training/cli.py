@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
-from training.experiments import find_experiment
+from training.experiments import find_experiment, going_on, starting_point
 from training.objectives import ObjectiveName
 
 
@@ -23,6 +23,8 @@ def train(
     *,
     out: Path,
     objective: ObjectiveName | None = None,
+    images: Path | None = None,
+    start: Path | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -37,6 +39,10 @@ def train(
         out: folder of the checkpoint, its training state and TensorBoard logs.
         objective: sleep learns from scenes that the renderer drew, elbo from images alone, through
             the renderer, wake-sleep from both; supervised is the paper's baseline.
+        images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
+            five is held out, and the model that explains those best is what is written to `out`.
+        start: checkpoint folder with the weights to begin with; with `images` the shipped model of
+            the experiment's name, where there is one.
         minutes: train about this long.
         steps: train this many steps.
         seed: of weights and scenes.
@@ -45,11 +51,21 @@ def train(
         workers: processes that render on the CPU; auto leaves the rest of the cores to the network,
             and starts none with a card.
     """
+    from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
     from training.loop import train as run
 
+    if images is not None and objective is None:
+        objective = "wake-sleep"
+    what = find_experiment(experiment, objective)
+    start = starting_point(experiment, start, images)
+    if start is not None:
+        what = going_on(what, load_checkpoint(start))
+        print(f"begins with the weights of {start}")
     options = RunOptions(
         out=out,
+        start=start,
+        images=images,
         seed=seed,
         device=device,
         precision=precision,
@@ -57,7 +73,7 @@ def train(
         minutes=minutes,
         workers=workers,
     )
-    run(find_experiment(experiment, objective), options)
+    run(what, options)
 
 
 def evaluate(
@@ -77,7 +93,7 @@ def evaluate(
         scenes: how many to draw.
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
         json: write the figures to this file.
     """
     from inference.checkpoint import load_checkpoint
@@ -116,7 +132,7 @@ def render(
         height: of a picture in pixels; the camera's aspect gives its width.
         backend: that draws them.
         supersample: samples a pixel along each axis.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
     """
     from renderer.spec import SceneSpec
     from training.photos import render_photos

@@ -9,12 +9,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference.build import NetworkConfig
+from inference.checkpoint import SCENE, Checkpoint
 from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
 from training.objectives import ObjectiveName, WakeConfig
 
 PIXELS = 128 * 128  # of the network's input, about
+COMPARED = 64  # px, the height at which a photo and its explanation are compared, about
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
 class Experiment(BaseModel):
@@ -111,6 +114,44 @@ def _with_objective(
         return experiment
     changes = {"objective": objective, **variants.get(objective, {})}
     return experiment.model_copy(update=changes)
+
+
+# What changes where a trained model goes on: gently, and nothing counted coarsely again.
+GOING_ON: dict[str, Any] = {
+    "batch": 16,
+    "steps": 1_000,
+    "learning_rate": 2e-4,
+    "warmup": 50,
+    "tolerance": 0.0,
+}
+
+
+def going_on(experiment: Experiment, start: Checkpoint) -> Experiment:
+    """The experiment with the network and the world of a model to begin with.
+
+    Args:
+        experiment: whose objective and schedules, apart from those that training from scratch
+            needs.
+        start: the model.
+    """
+    config = start.config
+    shrink = 2 if config.network.height >= 2 * COMPARED else 1
+    wake = experiment.wake.model_copy(update={"shrink": shrink})
+    spec = str(start.folder / SCENE / config.scene)
+    changes = {"network": config.network, "spec": spec, "wake": wake, **GOING_ON}
+    return experiment.model_copy(update=changes)
+
+
+def starting_point(name: str, start: Path | None, images: Path | None) -> Path | None:
+    """The checkpoint folder to begin with, or none to begin with fresh weights.
+
+    Args:
+        name: of the experiment. With photos, the shipped model of that name is where to begin.
+        start: what the user chose.
+        images: a folder of photos, if they are to be learned from.
+    """
+    shipped = SHIPPED / name
+    return shipped if start is None and images is not None and shipped.is_dir() else start
 
 
 def input_size(aspect: float) -> tuple[int, int]:
