@@ -49,9 +49,14 @@ def write(glimpse: Tensor, where: Tensor, side: int) -> Tensor:
 
 
 def corners(where: Tensor, side: int) -> Tensor:
-    """Left, top, width and height of windows, px of a canvas of `side` px: `[..., 4]`."""
+    """Windows as left, top, width and height, px from the corner of the canvas: `[..., 4]`.
+
+    Args:
+        where: `[..., 3]`.
+        side: of the canvas, px.
+    """
     extent, x, y = _pixels(where, side)
-    half = (extent - 1) / 2
+    half = extent / 2 - 0.5
     return torch.stack([x - half, y - half, extent, extent], -1)
 
 

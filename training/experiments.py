@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inference.build import NetworkConfig
 from inference.checkpoint import SCENE, Checkpoint
@@ -14,30 +14,22 @@ from inference.encoder import COARSE_STRIDE
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
 from training.objectives import ObjectiveName, WakeConfig
+from training.schedule import Schedule
 
 PIXELS = 128 * 128  # of the network's input, about
 COMPARED = 64  # px, the height at which a photo and its explanation are compared, about
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
-class Experiment(BaseModel):
-    """What to learn, with which network, for how long."""
+class Experiment(Schedule):
+    """What to learn of the scenes of a SceneSpec, with which network, for how long."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
     spec: str  # a built-in SceneSpec or a YAML file
     objective: ObjectiveName = "sleep"
     wake: WakeConfig = WakeConfig()
     network: NetworkConfig = PosteriorConfig()
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
-    batch: int = Field(default=64, ge=1)
-    steps: int = Field(default=9_000, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup: int = Field(default=200, ge=1)  # steps
-    weight_decay: float = Field(default=1e-4, ge=0)
-    clip_norm: float = Field(default=50.0, gt=0)
     tolerance: float = Field(default=0.03, ge=0)  # m, at the start: how coarsely positions count
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
