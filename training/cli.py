@@ -13,8 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
-from training.experiments import find_experiment, going_on, starting_point
-from training.objectives import ObjectiveName
+from training.experiments import NetworkName, find_experiment, going_on, starting_point, vary
+from training.objectives import EstimatorName, ObjectiveName
 
 
 def train(
@@ -25,6 +25,8 @@ def train(
     objective: ObjectiveName | None = None,
     images: Path | None = None,
     start: Path | None = None,
+    network: NetworkName | None = None,
+    estimator: EstimatorName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -43,6 +45,10 @@ def train(
             five is held out, and the model that explains those best is what is written to `out`.
         start: checkpoint folder with the weights to begin with; with `images` the shipped model of
             the experiment's name, where there is one.
+        network: cells is ours; plain is the paper's, with labels in the order in which they come,
+            and plain-any the same with their order summed out.
+        estimator: of the bound's gradient by discrete choices; nvil is the paper's, enumerate sums
+            them out and needs the network of cells.
         minutes: train about this long.
         steps: train this many steps.
         seed: of weights and scenes.
@@ -57,7 +63,7 @@ def train(
 
     if images is not None and objective is None:
         objective = "wake-sleep"
-    what = find_experiment(experiment, objective)
+    what = vary(find_experiment(experiment, objective), network, estimator)
     start = starting_point(experiment, start, images)
     if start is not None:
         what = going_on(what, load_checkpoint(start))
@@ -84,6 +90,7 @@ def evaluate(
     seed: int = 0,
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
+    world: str | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure a checkpoint on fresh scenes.
@@ -94,13 +101,21 @@ def evaluate(
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
         nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
+        world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
+            and camera in another light, or in other colours.
         json: write the figures to this file.
     """
     from inference.checkpoint import load_checkpoint
+    from renderer.spec import SceneSpec
     from training import evaluate as module
 
     figures = module.evaluate(
-        load_checkpoint(checkpoint), scenes=scenes, seed=seed, backend=backend, nuisance=nuisance
+        load_checkpoint(checkpoint),
+        scenes=scenes,
+        seed=seed,
+        backend=backend,
+        nuisance=nuisance,
+        world=None if world is None else SceneSpec.load(world),
     )
     show = Table("figure", "value", title=f"{checkpoint}: {scenes} scenes, seed {seed}, {backend}")
     for row in module.table(figures):

@@ -392,13 +392,15 @@ class Run:
             errors = figures[name]
             assert isinstance(errors, dict)
             row[name] = errors["median"]
+        rendered = renderer.render(inferred)
+        row["reconstruction_mse"] = float((rendered - image).square().mean())
         if self.keeper is not None:
             row["bound"] = float(self.keeper.offer(self.posterior, self.step).mean())
         for name, value in row.items():
             if name != "step" and value is not None:
                 writer.add_scalar(f"held_out/{name}", value, self.step)
         shown = slice(0, 8)
-        panel = comparison_panel(image[shown], renderer.render(inferred[shown]))
+        panel = comparison_panel(image[shown], rendered[shown])
         writer.add_image("image_above_rerendered_inference", panel, self.step)
         writer.flush()
         self.history.append(row)

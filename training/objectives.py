@@ -26,6 +26,8 @@ ObjectiveName = Literal["sleep", "elbo", "wake-sleep", "supervised"]
 tells, from scratch. `wake-sleep`: both. `supervised`: as `sleep`, for the plain network and labels
 in the order in which they come (appendix H.5)."""
 
+EstimatorName = Literal["enumerate", "nvil", "rloo", "vimco"]
+
 
 class WakeConfig(BaseModel):
     """How a run learns from images whose scenes nobody tells.
@@ -35,7 +37,7 @@ class WakeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    estimator: Literal["enumerate", "nvil", "rloo", "vimco"] = "enumerate"
+    estimator: EstimatorName = "enumerate"
     samples: int = Field(default=4, ge=1)  # S, tried or drawn for each image
     draws: int = Field(default=4, ge=1)  # M, scenes imitated for each image
     explore: float = Field(default=0.2, ge=0, lt=1)  # share of poses drawn from the prior
