@@ -7,6 +7,7 @@ weight in any bound.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +21,9 @@ from inference.glimpse import read
 from inference.glimpses import GlimpsePrior, Glimpses
 from inference.likelihood import Likelihood
 
-FIRST_PRESENCE = 1.5  # logit: at first there seems to be something everywhere, so that it is learned
+FIRST_PRESENCE = (
+    1.5  # logit: at first there seems to be something everywhere, so that it is learned
+)
 FIRST_WHERE = 0.1  # standard deviation of a window, of the prior's: a first guess that holds still
 FIRST_WHAT = -0.5  # log standard deviation of a code
 LOG_STD_RANGE = (-8.0, 3.0)
@@ -87,7 +90,8 @@ class Unrolled(NamedTuple):
     drawn_what: Tensor  # [R, K, D]
 
 
-class Estimate2d(NamedTuple):
+@dataclass(frozen=True)
+class Estimate2d:
     """What the network says of B images, at the centre of every density."""
 
     count_probabilities: Tensor  # [B, K + 1]
@@ -147,7 +151,7 @@ class Air2d(nn.Module):
             raise ValueError(f"images have shape {tuple(image.shape[1:])}, expected {expected}")
         if c.sees == "error":
             return Context(image, image.new_empty(len(image), 0))
-        return Context(image, self.tell(self.embed(image)).float())
+        return Context(image, self.tell(self.embed(image)).to(image.dtype))
 
     def start(self, context: Context) -> State:
         """The state before the first step: nothing remembered, nothing explained."""
@@ -169,23 +173,23 @@ class Air2d(nn.Module):
             noise: generator of the draw, torch's own when not given; `none` takes the means.
         """
         hidden, cell = self._recur(context, state)
-        logit, mean, log_std = self.head(hidden).float().split([1, 3, 3], dim=1)
+        logit, mean, log_std = self.head(hidden).split([1, 3, 3], dim=1)
         prior = self.config.prior.where(mean)
         spread = FIRST_WHERE * log_std.clamp(*LOG_STD_RANGE).exp()
         where = Gaussian(prior.mean + prior.std * mean, prior.std * spread)
         drawn_where = _draw(where, noise)
         seen = context.image if self.config.sees == "image" else context.image - state.canvas
         glimpse = read(seen, drawn_where, self.config.window)
-        code = self.describe(
-            torch.relu(self.attend(glimpse.flatten(1)) + self.expect(hidden))
-        ).float()
-        mean, log_std = code.chunk(2, dim=1)
+        noticed = torch.relu(self.attend(glimpse.flatten(1)) + self.expect(hidden))
+        mean, log_std = self.describe(noticed).chunk(2, dim=1)
         what = Gaussian(mean, (log_std + FIRST_WHAT).clamp(*LOG_STD_RANGE).exp())
         drawn_what = _draw(what, noise)
         canvas = state.canvas
         if self.config.sees == "error":
             with torch.no_grad():  # an observation: what was said is not to blame for what is seen
-                canvas = canvas + self.decoder.layers(drawn_where[:, None], drawn_what[:, None])[:, 0]
+                canvas = (
+                    canvas + self.decoder.layers(drawn_where[:, None], drawn_what[:, None])[:, 0]
+                )
         return (
             Step(logit[:, 0] + FIRST_PRESENCE, where, what, hidden),
             State(hidden, cell, drawn_where, drawn_what, canvas),
@@ -250,20 +254,19 @@ class Air2d(nn.Module):
     def imagine(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Images `[n, channels, side, side]` that the model makes up (noise left out)."""
         c = self.config
-        device = self.head.weight.device
         latents = c.prior.sample(n, c.steps, c.what, generator=generator)
-        return self.decoder(Glimpses(*(value.to(device) for value in latents)))
+        return self.decoder(latents.to(self.head.weight.device))
 
     def _recur(self, context: Context, state: State) -> tuple[Tensor, Tensor]:
         """What the step knows, and what it keeps to itself: `[R, hidden]` each."""
         if self.config.sees == "error":
             error = context.image - state.canvas
-            return torch.relu(self.tell(self.embed(error)).float()), state.cell
+            return torch.relu(self.tell(self.embed(error))), state.cell
         # A long short-term memory whose input's part is computed once for all steps.
         prior = self.config.prior.where(state.where)
         before = (state.where - prior.mean) / prior.std
         remembered = self.recall(torch.cat([state.hidden, before, state.what], dim=1))
-        enter, keep, value, leave = (context.summary + remembered.float()).chunk(4, dim=1)
+        enter, keep, value, leave = (context.summary + remembered).chunk(4, dim=1)
         cell = torch.sigmoid(keep + 1) * state.cell + torch.sigmoid(enter) * torch.tanh(value)
         return torch.sigmoid(leave) * torch.tanh(cell), cell
 

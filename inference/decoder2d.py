@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +36,7 @@ class GlimpseDecoder(nn.Module):
 
     def glimpse(self, what: Tensor) -> Tensor:
         """Codes `[R, D]` to pictures `[R, channels, window, window]` in [0, 1]."""
-        return torch.sigmoid(self.body(what).float()).unflatten(1, self.shape)
+        return torch.sigmoid(self.body(what)).unflatten(1, self.shape)
 
     def layers(self, where: Tensor, what: Tensor) -> Tensor:
         """Each glimpse alone on a canvas: `[R, K, channels, side, side]`.
@@ -56,6 +58,6 @@ def perceptron(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Sequent
     """Linear layers with ReLUs between them."""
     sizes = [inputs, *widths, outputs]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

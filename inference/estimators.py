@@ -19,7 +19,6 @@ from inference.likelihood import Likelihood
 
 ContextT = TypeVar("ContextT")
 Z = TypeVar("Z")
-Z_co = TypeVar("Z_co", covariant=True)
 
 
 class Surrogate(NamedTuple):
@@ -140,7 +139,7 @@ class Baseline(nn.Module):
         self.deviation.lerp_(signal.std().clamp_min(1.0), rate)
 
 
-class Recogniser(Protocol[ContextT, Z_co]):
+class Recogniser(Protocol[ContextT, Z]):
     """A network q(z | image) of which the bound needs draws, whatever z is."""
 
     def encode(self, image: Tensor, /) -> ContextT:
@@ -149,7 +148,7 @@ class Recogniser(Protocol[ContextT, Z_co]):
 
     def trace(
         self, context: ContextT, samples: int = 1, *, generator: torch.Generator | None = None
-    ) -> Trace[Z_co]:
+    ) -> Trace[Z]:
         """Draws from q, differentiably, step by step; see `InferenceNetwork.trace`."""
         ...
 

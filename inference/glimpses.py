@@ -7,7 +7,7 @@ like is a code, where it is a window: the names z_what, z_where and z_pres are t
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,8 @@ from inference.distributions import Gaussian
 from inference.prior import log_presence
 
 
-class Glimpses(NamedTuple):
+@dataclass(frozen=True)
+class Glimpses:
     """The latent variables of R images; present glimpses come first (unary code)."""
 
     presence: Tensor  # [R, K] bool
@@ -28,6 +29,10 @@ class Glimpses(NamedTuple):
     def count(self) -> Tensor:
         """`[R]` int64."""
         return self.presence.sum(-1)
+
+    def to(self, device: torch.device | str) -> Glimpses:
+        """The same on `device`."""
+        return Glimpses(*(value.to(device) for value in (self.presence, self.where, self.what)))
 
 
 class GlimpsePrior(BaseModel):

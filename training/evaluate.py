@@ -19,6 +19,7 @@ from renderer.backend import Renderer, open_renderer
 from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
+from renderer.spec import SceneSpec
 from training.dreams import generator_for
 from training.metrics import FOUND_WITHIN, accuracy, match, yaw_errors
 
@@ -44,6 +45,7 @@ def evaluate(
     seed: int,
     backend: str = "auto",
     nuisance: bool = False,
+    world: SceneSpec | None = None,
 ) -> dict[str, Any]:
     """Draws scenes that training never saw, infers them, and says how well.
 
@@ -53,15 +55,23 @@ def evaluate(
         seed: of the scenes; none of them occurs in training, whatever its seed.
         backend: that draws the pictures.
         nuisance: whether all of the spec's nuisance is in the pictures.
+        world: where the scenes are, if not where the checkpoint was trained: the same objects
+            under another light, or in other colours.
 
     Returns:
         The figures as plain data, with the keys that the design names.
+
+    Raises:
+        ValueError: no scenes, or a world with other objects or another camera.
     """
     if scenes < 1:
         raise ValueError("--scenes must be at least 1")
+    if world is not None:
+        _check_world(checkpoint.spec, world)
     supersample = int(checkpoint.config.training.get("experiment", {}).get("supersample", 2))
     inferred, name = run(
         checkpoint.posterior,
+        world=world,
         scenes=scenes,
         generator=generator_for("evaluate", seed),
         backend=backend,
@@ -75,6 +85,7 @@ def evaluate(
         "seed": seed,
         "backend": name,
         "nuisance": nuisance,
+        "world": None if world is None else world.name,
         **accuracy(checkpoint.spec, inferred.estimate.scene, inferred.true),
         "reconstruction_mse": float(inferred.reconstruction_mse.mean()),
         "coverage": coverage(checkpoint, inferred),
@@ -94,23 +105,49 @@ def run(
     backend: str,
     supersample: int,
     nuisance: bool,
+    world: SceneSpec | None = None,
 ) -> tuple[Inferred, str]:
     """Draws and infers; returns what was inferred and the name of the backend that drew."""
-    spec, renderer = posterior.spec, _open(posterior, backend, supersample)
+    renderer = _open(posterior, backend, supersample)
+    spec, outside = posterior.spec, renderer
+    if world is not None:
+        spec, outside = world, _open(posterior, renderer.name, supersample, world)
     parts: list[Inferred] = []
     for start in range(0, scenes, BATCH):
         true = sample(spec, min(BATCH, scenes - start), generator=generator)
         if nuisance:
-            pictures = photograph(renderer, true, generator=generator)
+            pictures = photograph(outside, true, generator=generator)
         else:
-            pictures = renderer.render_bytes(true)
+            pictures = outside.render_bytes(true)
         parts.append(_infer(posterior, renderer, pictures, true))
     return _join(parts), renderer.name
 
 
-def _open(posterior: InferenceNetwork[Any], backend: str, supersample: int) -> Renderer:
+def _check_world(own: SceneSpec, world: SceneSpec) -> None:
+    def shared(spec: SceneSpec) -> dict[str, object]:
+        return {
+            "camera": spec.camera,
+            "objects": list(zip(spec.class_names, spec.symmetry_orders, strict=True)),
+            "greatest count": spec.count.max,
+        }
+
+    mine, theirs = shared(own), shared(world)
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    if differing:
+        raise ValueError(
+            f"--world {world.name}: has another {' and '.join(differing)} than the checkpoint's "
+            f"{own.name}; only light, colours and nuisance may differ"
+        )
+
+
+def _open(
+    posterior: InferenceNetwork[Any],
+    backend: str,
+    supersample: int,
+    world: SceneSpec | None = None,
+) -> Renderer:
     return open_renderer(
-        posterior.spec,
+        world or posterior.spec,
         height=posterior.config.height,
         width=posterior.config.width,
         backend=backend,

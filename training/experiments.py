@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from inference.build import NetworkConfig
 from inference.checkpoint import SCENE, Checkpoint
 from inference.encoder import COARSE_STRIDE
+from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
-from training.objectives import ObjectiveName, WakeConfig
+from training.objectives import EstimatorName, ObjectiveName, WakeConfig
+from training.picture_experiments import PICTURE_EXPERIMENTS
 from training.schedule import Schedule
 
 PIXELS = 128 * 128  # of the network's input, about
@@ -33,6 +35,8 @@ class Experiment(Schedule):
     tolerance: float = Field(default=0.03, ge=0)  # m, at the start: how coarsely positions count
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
+
+NetworkName = Literal["cells", "plain", "plain-any"]
 
 # What `--objective` changes in an experiment, beside the objective itself.
 Variants = dict[ObjectiveName, dict[str, Any]]
@@ -91,7 +95,8 @@ def find_experiment(name: str, objective: ObjectiveName | None = None) -> Experi
         return _with_objective(experiment, objective, variants)
     if not Path(name).is_file():
         raise ValueError(
-            f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
+            f"unknown experiment {name!r}; choose "
+            f"{', '.join([*EXPERIMENTS, *PICTURE_EXPERIMENTS])}, or give a YAML file"
         )
     spec = SceneSpec.load(name)
     height, width = input_size(spec.camera.aspect)
@@ -104,8 +109,37 @@ def _with_objective(
 ) -> Experiment:
     if objective is None:
         return experiment
-    changes = {"objective": objective, **variants.get(objective, {})}
+    changes: dict[str, Any] = {"objective": objective}
+    if objective == "supervised":  # of appendix H.5
+        changes["network"] = _network("plain", experiment.network)
+    return experiment.model_copy(update={**changes, **variants.get(objective, {})})
+
+
+def vary(
+    experiment: Experiment, network: NetworkName | None, estimator: EstimatorName | None
+) -> Experiment:
+    """The experiment with another network, or another estimator of the bound's gradient."""
+    changes: dict[str, Any] = {}
+    if network is not None:
+        changes["network"] = _network(network, experiment.network)
+    if estimator is not None:
+        if experiment.objective not in ("elbo", "wake-sleep"):
+            raise ValueError(
+                f"--estimator {estimator}: the objective {experiment.objective!r} has no bound; "
+                "choose --objective elbo or wake-sleep"
+            )
+        changes["wake"] = experiment.wake.model_copy(update={"estimator": estimator})
     return experiment.model_copy(update=changes)
+
+
+def _network(name: NetworkName, like: NetworkConfig) -> NetworkConfig:
+    """The default network of that name, reading pictures of the same size as another."""
+    if name != "cells":
+        order: Literal["given", "any"] = "any" if name == "plain-any" else "given"
+        return PlainConfig(height=like.height, width=like.width, order=order)
+    if isinstance(like, PosteriorConfig):
+        return like
+    return PosteriorConfig(height=like.height, width=like.width)
 
 
 # What changes where a trained model goes on: gently, and nothing counted coarsely again.

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from inference.build import AnyPosterior
 from inference.collapsed import Search
-from inference.estimators import ESTIMATORS, Baseline, bound_loss
+from inference.estimators import ESTIMATORS, Baseline, Recogniser, bound_loss
 from inference.likelihood import Likelihood
 from inference.posterior import Posterior
 from inference.prior import StepPrior
@@ -26,6 +26,8 @@ ObjectiveName = Literal["sleep", "elbo", "wake-sleep", "supervised"]
 tells, from scratch. `wake-sleep`: both. `supervised`: as `sleep`, for the plain network and labels
 in the order in which they come (appendix H.5)."""
 
+EstimatorName = Literal["enumerate", "nvil", "rloo", "vimco"]
+
 
 class WakeConfig(BaseModel):
     """How a run learns from images whose scenes nobody tells.
@@ -35,7 +37,7 @@ class WakeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    estimator: Literal["enumerate", "nvil", "rloo", "vimco"] = "enumerate"
+    estimator: EstimatorName = "enumerate"
     samples: int = Field(default=4, ge=1)  # S, tried or drawn for each image
     draws: int = Field(default=4, ge=1)  # M, scenes imitated for each image
     explore: float = Field(default=0.2, ge=0, lt=1)  # share of poses drawn from the prior
@@ -152,8 +154,9 @@ class Wake:
                 generator=generator,
             )
             return Losses(found.loss, {"wake/loss": found.loss, "wake/bound": found.bound})
+        recogniser: Recogniser[Any, Scene] = self.posterior
         surrogate = bound_loss(
-            self.posterior,
+            recogniser,
             image,
             target,
             self._decode,

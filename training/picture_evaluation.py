@@ -90,3 +90,14 @@ def measure(model: Air2d, pictures: Pictures, *, generator: torch.Generator) -> 
         },
         "elbo": float(torch.cat(bounds).double().mean()),
     }
+
+
+def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as rows of name and value."""
+    by_count = figures["count_accuracy_by_count"].items()
+    return [
+        ("count_accuracy", f"{figures['count_accuracy']:.4f}"),
+        *((f"count_accuracy of {n}", f"{value:.4f}") for n, value in by_count),
+        ("elbo", f"{figures['elbo']:.1f} nats"),
+        ("milliseconds_per_image", f"{figures['milliseconds_per_image']:.2f}"),
+    ]

@@ -8,10 +8,9 @@ from pydantic import Field
 
 from inference.air2d import Air2dConfig
 from inference.glimpses import GlimpsePrior
+from training.objectives import EstimatorName
 from training.pictures import PictureData
 from training.schedule import Schedule
-
-CountEstimator = Literal["enumerate", "nvil", "rloo", "vimco"]
 
 
 class PictureExperiment(Schedule):
@@ -19,7 +18,7 @@ class PictureExperiment(Schedule):
 
     data: PictureData
     network: Air2dConfig
-    estimator: CountEstimator = "enumerate"
+    estimator: EstimatorName = "enumerate"
     samples: int = Field(default=1, ge=1)  # S, draws an image; rloo and vimco need two
     steps: int = Field(default=12_000, ge=1)
     weight_decay: float = Field(default=1e-5, ge=0)
@@ -64,7 +63,7 @@ PICTURE_EXPERIMENTS = {experiment.name: experiment for experiment in _BUILTIN}
 
 
 def with_estimator(
-    experiment: PictureExperiment, estimator: CountEstimator | None
+    experiment: PictureExperiment, estimator: EstimatorName | None
 ) -> PictureExperiment:
     """The experiment with another estimator of how the count learns."""
     if estimator is None:

@@ -56,7 +56,7 @@ class PictureRun(Run[Tensor]):
             self.cpu_seconds = self._read_progress()["cpu_seconds"]
         if options.threads is not None:
             torch.set_num_threads(options.threads)
-        parts = {"posterior": self.model}
+        parts: dict[str, nn.Module] = {"posterior": self.model}
         self.baseline: Baseline | None = None
         if experiment.estimator == "nvil":
             self.baseline = Baseline(experiment.network.hidden)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from pathlib import Path
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from inference.checkpoint import write_atomically
+from renderer.choice import cache_folder
 from training.digits import Split, read_digits, separate_digits, shrunk_digits
 from training.sprites import sprites
 
@@ -40,7 +40,8 @@ class PictureData(BaseModel):
         return 3 if self.form == "sprites" else 1
 
 
-class Pictures(NamedTuple):
+@dataclass(frozen=True)
+class Pictures:
     """A set of images, and how many objects each shows."""
 
     image: Tensor  # [n, channels, 50, 50] uint8
@@ -65,8 +66,7 @@ def load_pictures(data: PictureData, split: Split) -> Pictures:
     """
     key = f"{VERSION} {split} {data.model_dump_json()}"
     name = f"{data.form}-{split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npz"
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(root) / "airscene" / name
+    path = cache_folder() / name
     if not path.exists():
         image, count = _make(data, split)
         content = io.BytesIO()

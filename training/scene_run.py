@@ -229,10 +229,12 @@ class SceneRun(Run[Batch]):
             errors = figures[name]
             assert isinstance(errors, dict)
             row[name] = errors["median"]
+        rendered = renderer.render(inferred)
+        row["reconstruction_mse"] = float((rendered - image).square().mean())
         if self.keeper is not None:
             row["bound"] = float(self.keeper.offer(self.posterior, self.step).mean())
         shown = slice(0, 8)
-        panel = comparison_panel(image[shown], renderer.render(inferred[shown]))
+        panel = comparison_panel(image[shown], rendered[shown])
         return HeldOut(row, panel, "image_above_rerendered_inference")
 
 
