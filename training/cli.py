@@ -216,11 +216,32 @@ def descend(
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def figures(
+    directory: Annotated[Path, tyro.conf.Positional], /, *, out: Path | None = None
+) -> None:
+    """Make a page of tables and pictures from evaluated checkpoints.
+
+    Args:
+        directory: with checkpoint folders, anywhere below it, that hold an evaluation.json; and
+            with what `descend` wrote on an experiment as descent-EXPERIMENT.json.
+        out: folder for the page; `figures` in that directory when not given.
+    """
+    from training.report import write_report
+
+    print(write_report(directory, out or directory / "figures"))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one line, not a traceback."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "render": render, "descend": descend},
+            {
+                "train": train,
+                "evaluate": evaluate,
+                "figures": figures,
+                "render": render,
+                "descend": descend,
+            },
             prog="python -m training",
         )
     except (ValueError, OSError, BackendError, FloatingPointError) as error:

@@ -26,7 +26,7 @@ from training.results import METHODS, Result
 
 SHOWN = 10  # images: the first ones of an evaluation, not chosen ones
 PIXELS = 128  # of a picture that is shown
-SCANNED = 3000  # scenes whose scanning is counted
+SCANNED = 4000  # scenes whose scanning is counted
 SEEDS_SHOWN = 3
 RED = (0.9, 0.05, 0.05)
 
@@ -54,9 +54,7 @@ def save(figure: Figure, file: Path) -> Path:
     return file
 
 
-def explanations(
-    results: Sequence[Result], descent: dict[str, Any] | None, seed: int
-) -> Figure | None:
+def explanations(results: Sequence[Result], descent: dict[str, Any] | None, seed: int) -> Figure:
     """Images above what each method explains them by, drawn again (figures 10, 11 and 19).
 
     Args:
@@ -120,12 +118,17 @@ def learning(results: Sequence[Result]) -> Figure:
     return figure
 
 
-def scanning(results: Sequence[Result]) -> Figure:
-    """Where on the table each step attends, and to what (figure 12, right), a row a seed."""
+def scanning(results: Sequence[Result]) -> Figure | None:
+    """Where on the table each step attends, and to what (figure 12, right), a row a seed.
+
+    Nothing where there is one step only.
+    """
     shown = results[:SEEDS_SHOWN]
     models = [load_checkpoint(result.folder) for result in shown]
     spec = models[0].spec
     steps = spec.count.max
+    if steps == 1:
+        return None
     true = sample(spec, SCANNED, generator=generator_for("scanning"))
     reach = max(spec.placement.extent) / 2 + 0.05
     with mpl.rc_context(STYLE):
@@ -138,7 +141,7 @@ def scanning(results: Sequence[Result]) -> Figure:
                 there = found.presence[:, step]
                 x, y = found.position[there, step].T.numpy()
                 axes: Axes = line[step]
-                axes.hist2d(x, y, bins=24, range=[[-reach, reach]] * 2, cmap="magma")
+                axes.hist2d(x, y, bins=14, range=[[-reach, reach]] * 2, cmap="magma")
                 axes.set(xticks=[], yticks=[], aspect="equal", title=f"step {step + 1}")
             line[0].set_ylabel(f"{METHODS[result.method]}\nseed {result.seed}", fontsize=7)
             share = torch.stack(

@@ -126,15 +126,15 @@ def row(result: Result) -> list[str]:
     return [
         name,
         str(result.seed),
-        *(_number(figures[key], ".3f") for key in SHARES),
-        _number(figures["position_error_m"]["median"], ".1f", 1e3, " mm"),
+        *(number(figures[key], ".3f") for key in SHARES),
+        number(figures["position_error_m"]["median"], ".1f", 1e3, " mm"),
         ", ".join(
-            f"{name} {_number(entry['yaw_error_rad']['median'], '.1f', math.degrees(1))}°"
+            f"{name} {number(entry['yaw_error_rad']['median'], '.1f', math.degrees(1))}°"
             for name, entry in figures["classes"].items()
             if entry["yaw_error_rad"]["median"] is not None
         ),
-        _number(figures["azimuth_error_rad"]["median"] or None, ".2f", math.degrees(1), "°"),
-        _number(figures["reconstruction_mse"], ".5f"),
+        number(figures["azimuth_error_rad"]["median"] or None, ".2f", math.degrees(1), "°"),
+        number(figures["reconstruction_mse"], ".5f"),
         f"{training['images'] / 1e3:.0f}k",
         f"{training['seconds'] / 60:.1f}",
     ]
@@ -149,13 +149,13 @@ def summary(results: Sequence[Result]) -> list[list[str]]:
             continue
         cells = [METHODS[method], str(len(mine)), str(sum(result.collapsed for result in mine))]
         for key in SHARES:
-            cells.append(_number(_median(result.figures[key] for result in mine), ".3f"))
+            cells.append(number(_median(result.figures[key] for result in mine), ".3f"))
         position = _median(result.figures["position_error_m"]["median"] for result in mine)
         yaw = _median(result.figures["yaw_error_rad"]["median"] for result in mine)
-        cells.append(_number(position, ".1f", 1e3, " mm"))
-        cells.append(_number(yaw, ".1f", math.degrees(1), "°"))
-        cells.append(_number(_median(r.figures["reconstruction_mse"] for r in mine), ".5f"))
-        cells.append(_number(_median(r.training["seconds"] for r in mine), ".1f", 1 / 60))
+        cells.append(number(position, ".1f", 1e3, " mm"))
+        cells.append(number(yaw, ".1f", math.degrees(1), "°"))
+        cells.append(number(_median(r.figures["reconstruction_mse"] for r in mine), ".5f"))
+        cells.append(number(_median(r.training["seconds"] for r in mine), ".1f", 1 / 60))
         lines.append(cells)
     return lines
 
@@ -177,5 +177,6 @@ def _median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _number(value: float | None, form: str, factor: float = 1.0, unit: str = "") -> str:
+def number(value: float | None, form: str, factor: float = 1.0, unit: str = "") -> str:
+    """A number for a table; a dash where there is none."""
     return "–" if value is None else format(factor * value, form) + unit
