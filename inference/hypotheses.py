@@ -1,4 +1,4 @@
-"""What else a picture could show, where the scene that was inferred leaves some of it unexplained."""
+"""What else an image could show, where the inferred scene leaves some of it unexplained."""
 
 from __future__ import annotations
 
@@ -164,8 +164,10 @@ def _split(spec: SceneSpec, scene: Scene, slot: int, free: int) -> list[Scene]:
     found = []
     for side in range(SIDES):
         angle = math.pi * side / SIDES
-        away = APART * spec.geometries[c].radius * position.new_tensor(
-            [math.cos(angle), math.sin(angle)]
+        away = (
+            APART
+            * spec.geometries[c].radius
+            * position.new_tensor([math.cos(angle), math.sin(angle)])
         )
         for turned in (0.0, math.pi):
             one = _with(scene, slot, c, position + away, yaw)
@@ -173,9 +175,7 @@ def _split(spec: SceneSpec, scene: Scene, slot: int, free: int) -> list[Scene]:
     return found
 
 
-def _below(
-    spec: SceneSpec, scene: Scene, c: int, place: Tensor, height: int, width: int
-) -> Tensor:
+def _below(spec: SceneSpec, scene: Scene, c: int, place: Tensor, height: int, width: int) -> Tensor:
     """Where an object of class `c` stands, `[2]` m, whose middle is seen at `place` px."""
     camera = spec.camera
     position, axes = (value[0] for value in camera_pose(camera, scene.azimuth))

@@ -20,10 +20,14 @@ from torch import Tensor
 from inference.estimate import Estimate
 from inference.gauss_newton import Drawing, Fit, begin, covariance, squared_error, step
 from inference.hypotheses import alternatives, doubts
+from inference.watch import Watch
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
 TOGETHER = 16  # images whose slopes are in memory at once
+# What pieces of work take at first, until they have been measured: a step so many pictures, a round
+# of hypotheses so many steps.
+STEP, ROUND = 12, 15
 CONVERGED = 1e-3  # a step that lessens the error by a smaller share is the last
 EXPOSURES = (0.8, 1.25)  # how much brighter an image may be than its picture
 
@@ -87,28 +91,6 @@ def refine(
         return _Refining(spec, estimate, image, drawing, options, clock).run()
 
 
-class _Watch:
-    """Whether there is time for one more piece of work, judging by those before."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self._clock, self._end = clock, clock() + seconds
-        self._longest: dict[str, float] = {}
-
-    def spend(self, kind: str, images: int, work: Callable[[], None], *, reserve: float) -> bool:
-        """Does it if it will have ended `reserve` seconds before the end; else returns False."""
-        start = self._clock()
-        if start + images * self._longest.get(kind, 0.0) + reserve > self._end:
-            return False
-        work()
-        each = (self._clock() - start) / images
-        self._longest[kind] = max(each, self._longest.get(kind, 0.0))
-        return True
-
-    def cost(self, kind: str) -> float:
-        """Seconds that such work took for an image, at most."""
-        return self._longest.get(kind, 0.0)
-
-
 class _Refining:
     """One call of `refine`."""
 
@@ -122,10 +104,10 @@ class _Refining:
         clock: Callable[[], float],
     ) -> None:
         self.spec, self.drawing, self.options = spec, drawing, options
-        self.watch = _Watch(options.seconds, clock)
+        self.watch = Watch(options.seconds, clock)
         self.first, self.image = estimate, image
         # All that changes has its own memory from here on.
-        self.scene = Scene(*(value.clone() for value in estimate.scene.tensors()))
+        self.scene = _copy(estimate.scene)
         self.count = estimate.count_probabilities.clone()
         self.classes = estimate.class_probabilities.clone()
         self.place_covariance = estimate.position_covariance.clone()
@@ -137,49 +119,56 @@ class _Refining:
         if not len(self.image):
             nothing = self.image.new_zeros(0)
             return Refined(self.first, nothing, nothing, self.curved)
-        self.fit = begin(self.drawing, self.scene, self.image)
-        before = self.fit.picture
+        with self.watch.spending("picture", len(self.image)):
+            self.fit = begin(self.drawing, self.scene, self.image)
+        self.watch.expect("step", STEP * self.watch.cost("picture"))
+        start = _copy(self.fit.scene), self.fit.picture.clone()
         # An image that is a little brighter all over is no reason to move anything.
-        level = (self.image * before).sum((1, 2, 3)) / before.square().sum((1, 2, 3)).clamp_min(1e-6)
-        self.target = self.image / level.clamp(*EXPOSURES)[:, None, None, None]
-        self.fit = self.fit._replace(error=squared_error(self.target, before))
+        drawn = start[1].square().sum((1, 2, 3)).clamp_min(1e-6)
+        level = ((self.image * start[1]).sum((1, 2, 3)) / drawn).clamp(*EXPOSURES)
+        self.target = self.image / level[:, None, None, None]
+        self.fit = self.fit._replace(error=squared_error(self.target, start[1]))
         self._descend(torch.arange(len(self.image), device=self.image.device))
+        self.watch.expect("hypotheses", ROUND * self.watch.cost("step"))
         for turn in range(self.options.rounds):
             if not self._reconsider(first=turn == 0):
                 break
-        error_before = squared_error(self.image, before)
-        error = squared_error(self.image, self.fit.picture)
-        worse = error > error_before  # it was better only but for the exposure
-        self._curve(~worse)
-        refined = self._estimate()
+        before = squared_error(self.image, start[1])
+        # Better only but for the exposure, it goes back to where it was.
+        worse = (squared_error(self.image, self.fit.picture) > before).nonzero()[:, 0]
+        self._go_back(worse, *start)
+        after = squared_error(self.image, self.fit.picture)
+        self._curve()
         pixels = self.image[0].numel()
-        return Refined(
-            _where(worse, self.first, refined),
-            error_before / pixels,
-            torch.minimum(error, error_before) / pixels,
-            self.curved,
-        )
+        return Refined(self._estimate(), before / pixels, after / pixels, self.curved)
+
+    def _go_back(self, rows: Tensor, scene: Scene, picture: Tensor) -> None:
+        fit = self.fit.at(rows)._replace(scene=scene[rows], picture=picture[rows])
+        self._put(rows, fit)
+        self.count[rows] = self.first.count_probabilities[rows]
+        self.classes[rows] = self.first.class_probabilities[rows]
+        self.place_covariance[rows] = self.first.position_covariance[rows]
+        self.yaw_std[rows] = self.first.yaw_std[rows]
 
     def _descend(self, rows: Tensor) -> None:
         """Gauss-Newton for these images, all of them a step before any of them the next."""
         for _ in range(self.options.steps):
             going = []
             for part in rows.split(TOGETHER):
-                was = self.fit.error[part]
-                done = self.watch.spend(
-                    "step",
-                    len(part),
-                    lambda part=part: self._put(
-                        part, step(self.drawing, self.fit.at(part), self.target[part])
-                    ),
-                    reserve=len(self.image) * self.watch.cost("step"),
-                )
-                if not done:
+                if not self.watch.allows("step", len(part), reserve=self._reserve):
                     return
+                was = self.fit.error[part]
+                with self.watch.spending("step", len(part)):
+                    self._put(part, step(self.drawing, self.fit.at(part), self.target[part]))
                 going.append(part[self.fit.error[part] < (1 - CONVERGED) * was])
             rows = torch.cat(going)
             if not len(rows):
                 return
+
+    @property
+    def _reserve(self) -> float:
+        """Seconds that the curvature of all images will take in the end: a step or less."""
+        return self.watch.cost("step", len(self.image))
 
     def _put(self, rows: Tensor, fit: Fit) -> None:
         for mine, theirs in zip(self.fit.scene.tensors(), fit.scene.tensors(), strict=True):
@@ -189,20 +178,13 @@ class _Refining:
 
     def _reconsider(self, *, first: bool) -> bool:
         """Tries other hypotheses for images that are not explained; whether any was better."""
-        open_rows = doubts(self.target, self.fit.picture).excess.nonzero()[:, 0].tolist()
         better = []
-        for row in open_rows:
-            found: list[bool] = []
-            done = self.watch.spend(
-                "hypotheses",
-                1,
-                lambda row=row, found=found: found.append(self._try_others(row, first=first)),
-                reserve=len(self.image) * self.watch.cost("step"),
-            )
-            if not done:
+        for row in doubts(self.target, self.fit.picture).excess.nonzero()[:, 0].tolist():
+            if not self.watch.allows("hypotheses", 1, reserve=self._reserve):
                 break
-            if found[0]:
-                better.append(row)
+            with self.watch.spending("hypotheses", 1):
+                if self._try_others(row, first=first):
+                    better.append(row)
         if better:
             self._descend(torch.tensor(better, device=self.image.device))
         return bool(better)
@@ -222,9 +204,10 @@ class _Refining:
             return False
         pictures = self.drawing.render(others.scenes)
         errors = squared_error(target, pictures, REACH)
-        chosen = _beam(errors.tolist(), others.family.tolist())
+        beam = _beam(errors.tolist(), others.family.tolist())
+        chosen = torch.tensor(beam, device=place.device)
         wanted = torch.zeros(len(chosen), 3 * scene.slots + 1, dtype=torch.bool)
-        changed = others.changed[chosen]
+        changed = others.changed[beam]
         wanted[:, : 2 * scene.slots] = changed.repeat_interleave(2, dim=1)
         wanted[:, 2 * scene.slots : -1] = changed
         wanted = wanted.to(place.device)
@@ -267,14 +250,12 @@ class _Refining:
             torch.tensor([row], device=order.device), fit._replace(scene=now.permute_slots(order))
         )
 
-    def _curve(self, rows: Tensor) -> None:
-        """Spreads from the curvature where each image of mask `rows` has come to."""
-        index = rows.nonzero()[:, 0]
-        for part in index.split(TOGETHER):
-            if not self.watch.spend(
-                "curve", len(part), lambda part=part: self._curve_part(part), reserve=0.0
-            ):
+    def _curve(self) -> None:
+        """Spreads from the curvature where each image has come to."""
+        for part in torch.arange(len(self.image), device=self.image.device).split(TOGETHER):
+            if not self.watch.allows("step", len(part)):
                 return
+            self._curve_part(part)
             self.curved[part] = True
 
     def _curve_part(self, rows: Tensor) -> None:
@@ -337,7 +318,5 @@ def _swap(values: Tensor, one: int, other: int) -> None:
     values[[one, other]] = values[[other, one]]
 
 
-def _where(mask: Tensor, one: Estimate, other: Estimate) -> Estimate:
-    """Row by row, `one` where `mask` `[B]` is true."""
-    row = torch.arange(len(mask), device=mask.device)
-    return Estimate.cat([other, one])[row + len(mask) * mask]
+def _copy(scene: Scene) -> Scene:
+    return Scene(*(value.clone() for value in scene.tensors()))

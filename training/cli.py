@@ -91,6 +91,7 @@ def evaluate(
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
     world: str | None = None,
+    refine: int = 0,
     json: Path | None = None,
 ) -> None:
     """Measure a checkpoint on fresh scenes.
@@ -103,6 +104,7 @@ def evaluate(
         nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
         world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
             and camera in another light, or in other colours.
+        refine: measure the scenes after so many steps of render and compare as well; 5 are enough.
         json: write the figures to this file.
     """
     from inference.checkpoint import load_checkpoint
@@ -116,6 +118,7 @@ def evaluate(
         backend=backend,
         nuisance=nuisance,
         world=None if world is None else SceneSpec.load(world),
+        refine=refine,
     )
     show = Table("figure", "value", title=f"{checkpoint}: {scenes} scenes, seed {seed}, {backend}")
     for row in module.table(figures):
