@@ -128,8 +128,8 @@ class Wake:
     """
 
     def __init__(self, posterior: AnyPosterior, config: WakeConfig, renderer: Renderer) -> None:
-        self.posterior, self.config, self.renderer = posterior, config, renderer
-        self.drawing = Drawing(renderer)
+        self.posterior = posterior
+        self.compare_with(renderer, config)
         if config.estimator == "enumerate" and not isinstance(posterior, Posterior):
             raise ValueError(
                 "the estimator 'enumerate' looks for scenes with the map of cells; for the plain "
@@ -140,6 +140,10 @@ class Wake:
         self.baseline: Baseline | None = None
         if config.estimator == "nvil":
             self.parts["baseline"] = self.baseline = Baseline(posterior.config.hidden)
+
+    def compare_with(self, renderer: Renderer, config: WakeConfig) -> None:
+        """What images are compared with from here on, and how."""
+        self.config, self.renderer, self.drawing = config, renderer, Drawing(renderer)
 
     def __call__(
         self, batch: Batch, *, part: float, tolerance: float, generator: torch.Generator
