@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from inference.build import NetworkConfig
 from inference.checkpoint import SCENE, Checkpoint
@@ -15,30 +15,23 @@ from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
 from training.objectives import EstimatorName, ObjectiveName, WakeConfig
+from training.picture_experiments import PICTURE_EXPERIMENTS
+from training.schedule import Schedule
 
 PIXELS = 128 * 128  # of the network's input, about
 COMPARED = 64  # px, the height at which a photo and its explanation are compared, about
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
-class Experiment(BaseModel):
-    """What to learn, with which network, for how long."""
+class Experiment(Schedule):
+    """What to learn of the scenes of a SceneSpec, with which network, for how long."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
     spec: str  # a built-in SceneSpec or a YAML file
     objective: ObjectiveName = "sleep"
     wake: WakeConfig = WakeConfig()
     network: NetworkConfig = PosteriorConfig()
     supersample: int = Field(default=2, ge=1)
     backend: str = "auto"
-    batch: int = Field(default=64, ge=1)
-    steps: int = Field(default=9_000, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    warmup: int = Field(default=200, ge=1)  # steps
-    weight_decay: float = Field(default=1e-4, ge=0)
-    clip_norm: float = Field(default=50.0, gt=0)
     tolerance: float = Field(default=0.03, ge=0)  # m, at the start: how coarsely positions count
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
@@ -134,7 +127,8 @@ def find_experiment(name: str, objective: ObjectiveName | None = None) -> Experi
         return _with_objective(experiment, objective, variants)
     if not Path(name).is_file():
         raise ValueError(
-            f"unknown experiment {name!r}; choose {', '.join(EXPERIMENTS)}, or give a YAML file"
+            f"unknown experiment {name!r}; choose "
+            f"{', '.join([*EXPERIMENTS, *PICTURE_EXPERIMENTS])}, or give a YAML file"
         )
     spec = SceneSpec.load(name)
     height, width = input_size(spec.camera.aspect)

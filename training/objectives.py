@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from inference.build import AnyPosterior
 from inference.collapsed import Search
-from inference.estimators import ESTIMATORS, Baseline, bound_loss
+from inference.estimators import ESTIMATORS, Baseline, Recogniser, bound_loss
 from inference.likelihood import Likelihood
 from inference.posterior import Posterior
 from inference.prior import StepPrior
@@ -167,8 +167,9 @@ class Wake:
                 generator=generator,
             )
             return Losses(found.loss, {"wake/loss": found.loss, "wake/bound": found.bound})
+        recogniser: Recogniser[Any, Scene] = self.posterior
         surrogate = bound_loss(
-            self.posterior,
+            recogniser,
             image,
             target,
             self._decode,

@@ -167,9 +167,9 @@ def test_a_run_from_images_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def halfway(experiment: Experiment, options: RunOptions) -> None:
     """The first steps of a longer run, which is then told to stop."""
-    from training.loop import Run
+    from training.scene_run import SceneRun
 
-    run = Run(experiment, replace(options, steps=6))
+    run = SceneRun(experiment, replace(options, steps=6))
     told: list[int] = []
     objective, calls = run.objective, 0
 
