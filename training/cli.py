@@ -100,6 +100,7 @@ def evaluate(
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
     world: str | None = None,
+    refine: int = 0,
     counts: tuple[int, ...] | None = None,
     json: Path | None = None,
 ) -> None:
@@ -113,6 +114,7 @@ def evaluate(
         nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
         world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
             and camera in another light, or in other colours.
+        refine: measure the scenes after so many steps of render and compare as well; 5 are enough.
         counts: how many objects an image shows, each as likely, for a 2D checkpoint; as in its
             training by default.
         json: write the figures to this file.
@@ -124,9 +126,9 @@ def evaluate(
 
     found = open_checkpoint(checkpoint)
     if isinstance(found, Checkpoint2d):
-        if nuisance or world is not None or backend != "auto":
+        if nuisance or world is not None or refine or backend != "auto":
             raise ValueError(
-                f"--backend, --nuisance and --world are for scenes; {checkpoint} is 2D"
+                f"--backend, --nuisance, --world and --refine are for scenes; {checkpoint} is 2D"
             )
         n = 10_000 if scenes is None else scenes
         figures = picture_evaluation.evaluate_pictures(found, images=n, seed=seed, counts=counts)
@@ -142,6 +144,7 @@ def evaluate(
             backend=backend,
             nuisance=nuisance,
             world=None if world is None else SceneSpec.load(world),
+            refine=refine,
         )
         rows, what = module.table(figures), f"{n} scenes, seed {seed}, {backend}"
     show = Table("figure", "value", title=f"{checkpoint}: {what}")
@@ -243,11 +246,32 @@ def descend(
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def figures(
+    directory: Annotated[Path, tyro.conf.Positional], /, *, out: Path | None = None
+) -> None:
+    """Make a page of tables and pictures from evaluated checkpoints.
+
+    Args:
+        directory: with checkpoint folders, anywhere below it, that hold an evaluation.json; and
+            with what `descend` wrote on an experiment as descent-EXPERIMENT.json.
+        out: folder for the page; `figures` in that directory when not given.
+    """
+    from training.report import write_report
+
+    print(write_report(directory, out or directory / "figures"))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one line, not a traceback."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "render": render, "descend": descend},
+            {
+                "train": train,
+                "evaluate": evaluate,
+                "figures": figures,
+                "render": render,
+                "descend": descend,
+            },
             prog="python -m training",
         )
     except (ValueError, OSError, BackendError, FloatingPointError) as error:

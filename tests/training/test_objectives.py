@@ -127,10 +127,10 @@ def test_schedules_fall_evenly_in_their_logarithm() -> None:
 def test_an_objective_brings_its_settings() -> None:
     assert find_experiment("objects").objective == "sleep"
     elbo = find_experiment("objects", "elbo")
-    assert (elbo.objective, elbo.name, elbo.network.height) == ("elbo", "objects", 32)
+    assert (elbo.objective, elbo.name, elbo.wake.turns) == ("elbo", "objects", 8)
     assert find_experiment("tabletop", "wake-sleep").objective == "wake-sleep"
     supervised = find_experiment("tabletop-fixed", "supervised")
-    assert supervised.network == PlainConfig(height=128, width=128, order="given")
+    assert supervised.network == PlainConfig(height=64, width=64, order="given")
 
 
 def test_networks_and_estimators_can_be_exchanged() -> None:
