@@ -43,8 +43,8 @@ class Air2dConfig(BaseModel):
     what: int = Field(default=50, ge=1)  # D
     hidden: int = Field(default=256, ge=1)
     embedding: int = Field(default=256, ge=1)
-    encoder: tuple[int, ...] = (256, 256)
-    decoder: tuple[int, ...] = (256, 256)
+    encoder: tuple[int, ...] = (512, 256)
+    decoder: tuple[int, ...] = (256, 512)
     std: float = Field(default=0.3, gt=0)  # of a pixel, grey levels of 1
     prior: GlimpsePrior = GlimpsePrior()
 

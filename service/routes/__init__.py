@@ -4,6 +4,7 @@ from service.routes import (
     admin,
     batch,
     cameras,
+    glimpses,
     health,
     infer,
     meshes,
@@ -19,6 +20,9 @@ ROUTERS = (
     *(model.router, meshes.router, cameras.router),
     *(health.router, metrics.router, admin.router),
 )
+
+# Instead of all these where a 2D model answers.
+GLIMPSE_ROUTERS = (glimpses.router, health.router, metrics.router, admin.router)
 
 # Mounted at `/` alone: they are about the server, whatever versions it answers.
 PAGES = (pages.router,)
