@@ -84,5 +84,8 @@ export function walkable(group, buttons, reached) {
   });
 }
 
-/** A class name for a step's colour; there are six, then they begin anew. */
-export const stepClass = (index) => `step-${(index % 6) + 1}`;
+/** How many colours steps have; then they begin anew. */
+export const STEP_COLOURS = 6;
+
+/** A class name for a step's colour. */
+export const stepClass = (index) => `step-${(index % STEP_COLOURS) + 1}`;

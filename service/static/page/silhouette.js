@@ -1,16 +1,15 @@
 /**
  * Where an object lies in a picture: the outline of its projected mesh.
  *
- * The triangles are filled into a small mask, whose contour at half coverage is exact to a fraction
- * of a mask's pixel. It needs no WebGL, and what hides a part of the object does not hide its outline.
+ * The triangles are filled into a small mask, whose contour at half coverage is good to a fraction of
+ * a mask's pixel. That takes a millisecond and no WebGL, and what hides a part of the object does not hide its outline.
  */
 
 import { yawOf } from "./pinhole.js";
 
 const LARGEST = 144; // px of the mask, along its longer side
 const MARGIN = 2;
-
-let canvas = null;
+const FINE = 2; // samples of a mask's pixel along each axis
 
 /**
  * The outline of an object.
@@ -71,35 +70,48 @@ function boxOf(points) {
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
-/** The coverage of a mask's pixels, 0 to 255. */
+/** The coverage of a mask's pixels, 0 to 255, from FINE x FINE samples each. */
 function fill(points, box, scale, width, height) {
-  if (!canvas) {
-    canvas = document.createElement("canvas");
-    canvas.width = canvas.height = LARGEST + 1; // what is rounded up may be one more
-  }
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.clearRect(0, 0, width, height);
-  context.beginPath();
+  const across = width * FINE;
+  const samples = new Uint8Array(across * height * FINE);
+  const corner = (k) => [
+    ((points[k] - box.x) * scale + MARGIN) * FINE,
+    ((points[k + 1] - box.y) * scale + MARGIN) * FINE,
+  ];
   for (let j = 0; j < points.length; j += 6) {
-    const at = (k) => [
-      (points[j + k] - box.x) * scale + MARGIN,
-      (points[j + k + 1] - box.y) * scale + MARGIN,
-    ];
-    const [a, b, c] = [at(0), at(2), at(4)];
-    const area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]);
-    if (Math.abs(area) < 1e-3) continue;
-    // All the same way round, so that front and back add up instead of cancelling.
-    const [second, third] = area > 0 ? [b, c] : [c, b];
-    context.moveTo(a[0], a[1]);
-    context.lineTo(second[0], second[1]);
-    context.lineTo(third[0], third[1]);
-    context.closePath();
+    fillTriangle(samples, across, corner(j), corner(j + 2), corner(j + 4));
   }
-  context.fill("nonzero");
-  const { data } = context.getImageData(0, 0, width, height);
-  const mask = new Uint8ClampedArray(width * height);
-  for (let i = 0; i < mask.length; i += 1) mask[i] = data[4 * i + 3];
+  const mask = new Uint8Array(width * height);
+  const share = 255 / FINE ** 2;
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      let inside = 0;
+      for (let v = 0; v < FINE; v += 1) {
+        for (let u = 0; u < FINE; u += 1) inside += samples[(y * FINE + v) * across + x * FINE + u];
+      }
+      mask[y * width + x] = share * inside;
+    }
+  }
   return mask;
+}
+
+/** Sets the samples whose centres lie in a triangle, row by row. */
+function fillTriangle(samples, across, a, b, c) {
+  const top = Math.ceil(Math.min(a[1], b[1], c[1]) - 0.5);
+  const bottom = Math.floor(Math.max(a[1], b[1], c[1]) - 0.5);
+  for (let row = top; row <= bottom; row += 1) {
+    const y = row + 0.5;
+    let [left, right] = [Infinity, -Infinity];
+    for (const [from, to] of [[a, b], [b, c], [c, a]]) {
+      if (from[1] > y === to[1] > y) continue;
+      const x = from[0] + ((y - from[1]) / (to[1] - from[1])) * (to[0] - from[0]);
+      left = Math.min(left, x);
+      right = Math.max(right, x);
+    }
+    if (left <= right) {
+      samples.fill(1, row * across + Math.ceil(left - 0.5), row * across + Math.floor(right - 0.5) + 1);
+    }
+  }
 }
 
 // Of marching squares: for each set of corners inside (top left 1, top right 2, bottom right 4,

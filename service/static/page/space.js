@@ -29,7 +29,7 @@ import {
   WebGLRenderer,
 } from "../three.min.js";
 
-import { h, stepClass } from "./dom.js";
+import { h, STEP_COLOURS, stepClass } from "./dom.js";
 import { cameraAt } from "./pinhole.js";
 import { shapeOf } from "./shapes.js";
 
@@ -38,6 +38,8 @@ const FRUSTUM = 0.42; // m, from the camera to the picture that hangs before it
 const THICK = 0.02; // m, of the table as it is drawn
 const LIFT = 0.002; // m, by which marks lie above the table
 const CIRCLE = 64;
+const SHEET = 256; // px, of the photo in the frustum
+const SLOW = 20; // ms, a frame that no graphics card drew
 const NEAREST = 0.35; // m
 const ASIDE = 0.95; // rad from the camera, of the first view
 const KEY_TURN = 0.09; // rad an arrow key turns
@@ -57,6 +59,7 @@ export class Space {
     this.selected = null;
     this.canvas = h("canvas", { class: "space", tabindex: "0", role: "img", "aria-label": "The scene in three dimensions" });
     this.renderer = new WebGLRenderer({ canvas: this.canvas, antialias: true, powerPreference: "low-power" });
+    this.renderer.debug.checkShaderErrors = false; // to ask for them is to wait for the compiler
     this.renderer.outputColorSpace = SRGBColorSpace;
     this.renderer.shadowMap.enabled = true;
     this.renderer.shadowMap.type = PCFShadowMap;
@@ -117,6 +120,8 @@ export class Space {
       this.scene.background = new Color(ground);
       this.grid.material.color.set(grid);
       this.ink = new Color(grid);
+      const style = getComputedStyle(document.documentElement);
+      this.colours = Array.from({ length: STEP_COLOURS }, (_, i) => new Color(style.getPropertyValue(`--${stepClass(i)}`).trim()));
       if (this.answer) this.placeCamera();
       this.draw();
     };
@@ -177,11 +182,10 @@ export class Space {
 
   /** The ellipse and the wedge of each object. */
   placeMarks() {
-    dispose(this.marks);
+    empty(this.marks);
     if (!this.answer) return;
-    const colours = getComputedStyle(document.documentElement);
     this.answer.objects.forEach((item, i) => {
-      const colour = new Color(colours.getPropertyValue(`--${stepClass(i)}`).trim());
+      const colour = this.colours[i % STEP_COLOURS];
       const { x, y } = item.pose.position;
       const mark = new Group();
       mark.position.set(x, y, LIFT);
@@ -201,7 +205,7 @@ export class Space {
 
   /** The camera's frustum, and the photo that hangs in it. */
   placeCamera() {
-    dispose(this.station);
+    empty(this.station);
     const { camera } = this.model;
     const { position, right, down, forward } = cameraAt(camera, this.answer.camera.azimuth.value);
     const high = FRUSTUM * Math.tan(camera.fovy / 2);
@@ -212,18 +216,25 @@ export class Space {
     const lines = corners.flatMap((point, i) => [position, point, point, corners[(i + 1) % 4]]);
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new Float32BufferAttribute(lines.flat(), 3));
-    this.station.add(new LineSegments(geometry, new LineBasicMaterial({ color: this.ink, transparent: true, opacity: 0.55 })));
-    if (this.photo) {
-      const sheet = new Mesh(
-        new PlaneGeometry(2 * wide, 2 * high),
-        new MeshBasicMaterial({ map: texture(this.photo, this.region), side: DoubleSide, transparent: true, opacity: 0.92 }),
-      );
-      const middle = corner(0, 0);
-      sheet.position.set(...middle);
-      sheet.up.set(0, 0, 1);
-      sheet.lookAt(...position);
-      this.station.add(sheet);
+    const sheet = new Mesh(new PlaneGeometry(2 * wide, 2 * high), this.photoMaterial());
+    sheet.position.set(...corner(0, 0));
+    sheet.up.set(0, 0, 1);
+    sheet.lookAt(...position);
+    this.station.add(new LineSegments(geometry, thin(this.ink, 0.55)), sheet);
+  }
+
+  /** The photo that hangs in the frustum. */
+  photoMaterial() {
+    if (!this.sheet) {
+      this.sheet = h("canvas", { width: SHEET, height: SHEET });
+      this.map = new CanvasTexture(this.sheet);
+      this.map.colorSpace = SRGBColorSpace;
+      this.hung = new MeshBasicMaterial({ map: this.map, side: DoubleSide });
     }
+    const { x, y, width, height } = this.region;
+    this.sheet.getContext("2d").drawImage(this.photo, x, y, width, height, 0, 0, SHEET, SHEET);
+    this.map.needsUpdate = true;
+    return this.hung;
   }
 
   /** Looks at the scene from `orbit`, `camera` or `above`. */
@@ -285,32 +296,43 @@ export class Space {
     this.draw();
   }
 
-  /** Draws at the next frame: only when something has changed. */
+  /** Draws at the next frame, only when something has changed, and half of the time at most. */
   draw() {
-    this.pending ??= requestAnimationFrame(() => {
+    if (this.pending) {
+      this.again = true;
+      return;
+    }
+    this.pending = requestAnimationFrame(async () => {
+      if (this.stage.clientWidth) {
+        const began = performance.now();
+        this.renderer.render(this.scene, this.eye);
+        await this.drawn();
+        const took = performance.now() - began;
+        // Without a graphics card the processor draws, and whoever infers may need it as well.
+        if (took > SLOW) await new Promise((done) => setTimeout(done, took));
+      }
       this.pending = null;
-      if (this.stage.clientWidth) this.renderer.render(this.scene, this.eye);
+      if (this.again) {
+        this.again = false;
+        this.draw();
+      }
     });
+  }
+
+  /** Waits until what was asked of the graphics card is done. */
+  async drawn() {
+    const gl = this.renderer.getContext();
+    const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    while (gl.clientWaitSync(fence, 0, 0) === gl.TIMEOUT_EXPIRED) await new Promise((done) => setTimeout(done, 4));
+    gl.deleteSync(fence);
   }
 }
 
-/** Frees what hangs in a group. */
-function dispose(group) {
-  group.traverse((node) => {
-    node.geometry?.dispose();
-    node.material?.map?.dispose();
-    node.material?.dispose();
-  });
+/** Empties a group and frees its shapes. */
+function empty(group) {
+  group.traverse((node) => node.geometry?.dispose());
   group.clear();
-}
-
-function texture(photo, region) {
-  const sheet = document.createElement("canvas");
-  sheet.width = sheet.height = 256;
-  sheet.getContext("2d").drawImage(photo, region.x, region.y, region.width, region.height, 0, 0, 256, 256);
-  const map = new CanvasTexture(sheet);
-  map.colorSpace = SRGBColorSpace;
-  return map;
 }
 
 /** Angle and standard deviations along the axes of a position's spread, of the 36 numbers. */
@@ -325,17 +347,29 @@ export function ellipse(covariance) {
   };
 }
 
-const flat = (color, opacity) =>
-  new MeshBasicMaterial({ color, transparent: true, opacity, depthWrite: false, side: DoubleSide });
+// One of each kind and colour for ever: to free a material is to compile its shader anew for the next.
+const materials = new Map();
 
-function ring(radius, color, opacity) {
+function material(Kind, colour, opacity, more = {}) {
+  const name = [Kind.name, colour.getHex(), opacity, ...Object.keys(more)].join();
+  if (!materials.has(name)) {
+    materials.set(name, new Kind({ color: colour, transparent: true, opacity, ...more }));
+  }
+  return materials.get(name);
+}
+
+const flat = (colour, opacity, more = {}) =>
+  material(MeshBasicMaterial, colour, opacity, { depthWrite: false, side: DoubleSide, ...more });
+const thin = (colour, opacity, more = {}) => material(LineBasicMaterial, colour, opacity, more);
+
+function ring(radius, colour, opacity, more) {
   const geometry = new BufferGeometry().setFromPoints(
     Array.from({ length: CIRCLE }, (_, i) => {
       const angle = (2 * Math.PI * i) / CIRCLE;
       return new Vector3(radius * Math.cos(angle), radius * Math.sin(angle), 0);
     }),
   );
-  return new LineLoop(geometry, new LineBasicMaterial({ color, transparent: true, opacity }));
+  return new LineLoop(geometry, thin(colour, opacity, more));
 }
 
 function wedge(radius, yaw, half, colour) {
@@ -346,13 +380,11 @@ function wedge(radius, yaw, half, colour) {
 
 function disc(angle, long, short, colour) {
   const group = new Group();
-  const fill = new Mesh(new CircleGeometry(1, CIRCLE), flat(colour, 0.5));
-  const edge = ring(1, colour, 1);
   // It is about where the object stands: it shows through the object.
-  for (const part of [fill, edge]) {
-    part.material.depthTest = false;
-    part.renderOrder = 5;
-  }
+  const through = { depthTest: false };
+  const fill = new Mesh(new CircleGeometry(1, CIRCLE), flat(colour, 0.5, through));
+  const edge = ring(1, colour, 1, through);
+  fill.renderOrder = edge.renderOrder = 5;
   group.add(fill, edge);
   group.scale.set(Math.max(long, 1e-4), Math.max(short, 1e-4), 1);
   group.rotation.z = angle;

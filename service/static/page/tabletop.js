@@ -8,7 +8,7 @@ import { History, wordsFor } from "./history.js";
 import { Latest, Pace } from "./latest.js";
 import { notify, notifyError, say, withdraw } from "./notices.js";
 import { BRIGHTER, Picture } from "./picture.js";
-import { projection, regionOf, yawOf } from "./pinhole.js";
+import { projection, regionOf } from "./pinhole.js";
 import { Readout } from "./readout.js";
 import { randomScene } from "./scenes.js";
 import { ask, askJson } from "./service.js";
@@ -84,9 +84,9 @@ export class Tabletop {
   }
 
   /** Infers a photo and shows everything about it. */
-  async infer(photo, name, truth = null) {
+  async infer(photo, name, truth = null, { keep = true } = {}) {
     const turn = (this.turn += 1);
-    this.picture.wait(true);
+    this.picture.wait(keep);
     try {
       const decoding = decode(photo).catch(() => null);
       const answer = await askJson("infer", { body: photo, type: FILE });
@@ -100,7 +100,7 @@ export class Tabletop {
         return;
       }
       const entry = { photo, bitmap, answer, name, truth, region: regionOf(this.model.camera, bitmap.width, bitmap.height) };
-      this.history.add({ ...entry });
+      if (keep) this.history.add(entry);
       await this.present(entry);
       say(`${answer.objects.length} objects: ${wordsFor(answer)}`);
       await this.compare(entry, turn);
@@ -130,7 +130,7 @@ export class Tabletop {
     const words = `The picture: ${wordsFor(answer)}`;
     this.picture.show(bitmap, region, words);
     this.readout.show(answer, truth);
-    this.text.show(answer, photo, name);
+    if (this.mode === "photo" || !this.drawing.busy) this.text.show(answer, photo, name);
     this.caption();
     await this.trace(entry);
     await this.space?.show(answer, bitmap, region, this.mode === "build");
@@ -168,7 +168,7 @@ export class Tabletop {
     try {
       const scene = randomScene(this.model);
       const photo = await (await ask("render", { body: JSON.stringify(scene), type: JSON_TYPE })).blob();
-      await this.open(photo, "random-scene.png");
+      await this.infer(photo, "random-scene.png", scene);
     } catch (error) {
       notifyError("photo", error);
     }
@@ -194,7 +194,7 @@ export class Tabletop {
   /** Draws a scene of one's own; while it is inferred, the next may be drawn. */
   async live(scene) {
     await this.unless(scene, async () => {
-      const file = await ask("render", { body: JSON.stringify(scene), type: JSON_TYPE, patient: false });
+      const file = await ask("render?preview=true", { body: JSON.stringify(scene), type: JSON_TYPE, patient: false });
       this.inferring.push({ scene, photo: await file.blob() });
     });
   }
@@ -204,13 +204,12 @@ export class Tabletop {
       const [answer, bitmap] = await Promise.all([askJson("infer", { body: photo, type: FILE, patient: false }), createImageBitmap(photo)]);
       if (this.mode !== "build") return;
       const turn = (this.turn += 1);
-      const objects = scene.objects.map((item) => ({ ...item, yaw: yawOf(item.pose.orientation) }));
-      const entry = { photo, bitmap, answer, name: "scene.png", truth: { ...scene, objects }, region: regionOf(this.model.camera, bitmap.width, bitmap.height) };
+      const entry = { photo, bitmap, answer, name: "scene.png", truth: scene, region: regionOf(this.model.camera, bitmap.width, bitmap.height) };
       await this.present(entry);
       const pace = this.pace.tick();
       at("pace").textContent = pace === null ? "" : `${number(pace, 0)} frames/s`;
       clearTimeout(this.settling);
-      this.settling = setTimeout(() => this.settle(entry, turn), this.layer === "outlines" ? SETTLED : 0);
+      this.settling = setTimeout(() => this.settle(scene, turn), SETTLED);
     });
   }
 
@@ -231,10 +230,17 @@ export class Tabletop {
     withdraw("live");
   }
 
-  async settle(entry, turn) {
-    if (turn !== this.turn) return;
-    say(`Inferred: ${wordsFor(entry.answer)}`);
-    await this.compare(entry, turn).catch((error) => error.wait ?? notifyError("live", error));
+  /** When the sliders rest: the same again at full size, and how it differs. */
+  async settle(scene, turn) {
+    const still = () => turn === this.turn && this.mode === "build" && !this.drawing.busy && !this.inferring.busy;
+    if (!still()) return;
+    try {
+      const photo = await (await ask("render", { body: JSON.stringify(scene), type: JSON_TYPE })).blob();
+      if (!still()) return;
+      await this.infer(photo, "scene.png", scene, { keep: false });
+    } catch (error) {
+      notifyError("live", error);
+    }
   }
 
   select(id) {
