@@ -14,8 +14,8 @@ import tyro
 from PIL import Image, ImageDraw
 
 from inference import CheckpointError, load_checkpoint
+from inference.images import Decoder, ImageError
 from renderer import open_renderer
-from service.images import Decoder, ImageError
 from service.settings import default_checkpoint
 from training.photos import to_image
 

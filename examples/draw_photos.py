@@ -15,7 +15,7 @@ import torch
 from renderer import Scene, SceneSpec, open_renderer
 from renderer.nuisance import spoil
 from renderer.prior import sample
-from renderer.spec import Noise
+from renderer.variation import Noise
 from training.dreams import generator_for
 from training.photos import to_image, write_truth
 

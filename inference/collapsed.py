@@ -27,6 +27,7 @@ from inference.distributions import PlaneGaussian, VonMises, wrap
 from inference.likelihood import Likelihood
 from inference.posterior import Context, Posterior
 from inference.prior import StepPrior
+from inference.turns import turn
 from renderer.camera import from_view, to_view
 from renderer.scene import Scene
 
@@ -40,6 +41,7 @@ class Search:
     particles: int = 4  # S, poses tried at each step
     draws: int = 4  # M, scenes drawn from what was found
     explore: float = 0.2  # share of poses drawn from the prior: what q has given up is found again
+    turns: int = 1  # rotations of which each drawn object takes one; 1 leaves it as it is
 
 
 class Found(NamedTuple):
@@ -64,7 +66,9 @@ def search(
 ) -> Found:
     """Looks for the scenes behind images, with the posterior for a guide.
 
-    Renders 1 + K * C scenes for each particle of each image.
+    Renders 1 + K * C scenes for each particle of each image, and for each scene that is drawn
+    `turns` for each of its objects. With a camera that does not move the empty table, the 1, is
+    rendered once for all.
 
     Args:
         posterior: proposes poses.
@@ -83,7 +87,10 @@ def search(
     angle, log_weight = _draw_azimuths(posterior, context, prior, options, generator)
     scene = Scene.empty(len(b), posterior.slots).to(image.device)
     scene.azimuth[:] = angle
-    explained = _log_prob(image, scene, decoder, likelihood)  # [B * S]
+    if prior.azimuth is None:  # one empty table looks like another
+        explained = likelihood.log_prob(image, decoder(scene[:1]))[b]  # [B * S]
+    else:
+        explained = _log_prob(image, scene, decoder, likelihood)
     log_weight = log_weight + explained
     table = log_weight.view(batch, -1)
     # For each count: log Z_n, the scenes that stand for it, and their log weights.
@@ -117,9 +124,18 @@ def search(
         state = posterior.cell.advance(state.select(rows // classes), cells, newest, angle)
     log_count = torch.stack([stage.log_z for stage in stages], 1) + log_p_count
     log_count = log_count.clamp_min(IMPOSSIBLE)
-    return Found(
-        log_count.logsumexp(1), log_count, _draw_scenes(stages, log_count, options.draws, generator)
-    )
+    scenes = _draw_scenes(stages, log_count, options.draws, generator)
+    if options.turns > 1:
+        scenes = turn(
+            scenes,
+            image,
+            decoder,
+            likelihood,
+            posterior.orders,
+            options.turns,
+            generator=generator,
+        )
+    return Found(log_count.logsumexp(1), log_count, scenes)
 
 
 class _Stage(NamedTuple):

@@ -39,10 +39,14 @@ class Likelihood:
             image: `[..., channels, H, W]` in [0, 1].
             picture: the same shape, or one that broadcasts with it.
         """
-        difference = blurred(image, self.blur) - blurred(picture, self.blur)
-        values = math.prod(difference.shape[-3:])
+        values = math.prod(image.shape[-3:])
         normaliser = values * math.log(self.std * math.sqrt(2 * math.pi))
-        return -difference.square().sum(dim=(-3, -2, -1)) / (2 * self.std**2) - normaliser
+        return -values * self.mean_square(image, picture) / (2 * self.std**2) - normaliser
+
+    def mean_square(self, image: Tensor, picture: Tensor) -> Tensor:
+        """Mean square of what is left of images without their pictures, both blurred: `[...]`."""
+        difference = blurred(image, self.blur) - blurred(picture, self.blur)
+        return difference.square().mean(dim=(-3, -2, -1))
 
 
 def blurred(image: Tensor, std: float) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Protocol, TypedDict, runtime_checkable
 import torch
 from torch import Tensor
 
+from renderer.appearance import Appearance
 from renderer.cpus import available_cpus
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -39,11 +40,14 @@ class Renderer(Protocol):
     width: int
     device: torch.device  # where the pictures of `render` lie; scenes may lie anywhere
 
-    def render(self, scene: Scene) -> Tensor:
-        """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
+        """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes.
+
+        Lit, coloured and looked at as the spec says, or as the appearance of each scene does.
+        """
         ...
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """The same pictures as `[B, H, W, 3]` uint8, on the CPU."""
         ...
 
@@ -60,7 +64,9 @@ class WindowRenderer(Renderer, Protocol):
     for this, and draws whole pictures where it is missing.
     """
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(
+        self, scene: Scene, windows: Tensor, appearance: Appearance | None = None
+    ) -> Tensor:
         """Pixels `[P, 3]` in [0, 1]: those of one window of each scene's picture, packed.
 
         The same as cut out of `render(scene)`, but for what two ways of rounding make of it:
@@ -70,6 +76,7 @@ class WindowRenderer(Renderer, Protocol):
             scene: N scenes.
             windows: `[N, 4]` int64, left, top, width and height in px, within the picture; of no
                 width or height to draw nothing. `renderer.windows.Pixels` has the order.
+            appearance: of each scene, where it is not the spec's.
         """
         ...
 

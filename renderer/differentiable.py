@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from renderer.appearance import Appearance
 from renderer.backend import Renderer, WindowRenderer
 from renderer.differences import (
     Differences,
@@ -36,6 +37,7 @@ def differentiable_render(
     step: Steps | float | None = None,
     scheme: Scheme = "forward",
     generator: torch.Generator | None = None,
+    appearance: Appearance | None = None,
 ) -> Tensor:
     """Pictures `[B, 3, H, W]` in [0, 1], with gradients to where everything stands.
 
@@ -73,14 +75,16 @@ def differentiable_render(
         scheme: `central`, `forward` or `random`; see `renderer.differences.Scheme`.
         generator: of the signs of `random`, on any device; they are drawn here, so going back twice
             gives the same gradient twice.
+        appearance: of the scenes, where it is not the spec's; gets no gradient.
 
     Raises:
         ValueError: the step is not above zero, or no scheme has that name.
     """
     wanted = {name: getattr(scene, name).requires_grad for name in ("position", "yaw", "azimuth")}
     if not (torch.is_grad_enabled() and any(wanted.values())):
-        return renderer.render(scene)
+        return renderer.render(scene, appearance)
     scene = scene.to(renderer.device)  # from here on all is on one device
+    appearance = None if appearance is None else appearance.to(renderer.device)
     free = freedoms(scene, renderer.spec.symmetry_orders, **wanted)
     differences = plan(free, _steps(renderer, step), scheme, generator=generator)
     picture: Tensor = _Render.apply(  # type: ignore[no-untyped-call]
@@ -91,6 +95,7 @@ def differentiable_render(
         scene.identity,
         renderer,
         differences,
+        appearance,
     )
     return picture
 
@@ -103,7 +108,12 @@ def _steps(renderer: Renderer, step: Steps | float | None) -> Steps:
 
 
 def picture_changes(
-    renderer: Renderer, scene: Scene, differences: Differences, picture: Tensor, upstream: Tensor
+    renderer: Renderer,
+    scene: Scene,
+    differences: Differences,
+    picture: Tensor,
+    upstream: Tensor,
+    appearance: Appearance | None = None,
 ) -> Tensor:
     """`[N]`: inner products of the upstream gradient with what each move changes in the picture.
 
@@ -116,13 +126,15 @@ def picture_changes(
         differences: N moves of them.
         picture: `[B, 3, H, W]`, of the scenes as they are.
         upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
+        appearance: of the scenes, where it is not the spec's.
     """
     values = CHUNK_VALUES[picture.device.type]
     multiples = values // (picture.shape[1:].numel() * CHUNK_MULTIPLE)
     changes = [picture.new_zeros(0)]
     before, weight = (_channels_last(value).flatten(1) for value in (picture, upstream))
     for part in differences.split(max(1, multiples) * CHUNK_MULTIPLE):
-        after = _channels_last(renderer.render(perturb(scene, part))).flatten(1)
+        looks = None if appearance is None else appearance[part.row]
+        after = _channels_last(renderer.render(perturb(scene, part), looks)).flatten(1)
         changes.append(torch.linalg.vecdot(weight[part.row], after - before[part.row]))
     return torch.cat(changes)
 
@@ -133,6 +145,7 @@ def window_changes(
     differences: Differences,
     picture: Tensor,
     upstream: Tensor,
+    appearance: Appearance | None = None,
 ) -> Tensor:
     """As `picture_changes`, but of a moved object's picture draws only what its move can change.
 
@@ -142,6 +155,7 @@ def window_changes(
         differences: N moves of them.
         picture: `[B, 3, H, W]`, of the scenes as they are.
         upstream: `[B, 3, H, W]`, gradient of the loss to `picture`.
+        appearance: of the scenes, where it is not the spec's.
     """
     height, width = renderer.height, renderer.width
     of_object = differences.slot(scene.slots)[1]
@@ -149,12 +163,13 @@ def window_changes(
     of_camera, of_object = (mask.nonzero()[:, 0] for mask in (~of_object, of_object))
     if len(of_camera):
         camera = differences[of_camera]
-        changes[of_camera] = picture_changes(renderer, scene, camera, picture, upstream)
+        changes[of_camera] = picture_changes(renderer, scene, camera, picture, upstream, appearance)
     moves = differences[of_object]
     if not len(moves):
         return changes
     moved = perturb(scene, moves)
-    windows = change_windows(renderer.spec, scene, moves, moved, height, width)
+    windows = change_windows(renderer.spec, scene, moves, moved, height, width, appearance)
+    looks = None if appearance is None else appearance[moves.row]
     # Pixels as rows, so that a pixel is found by one index.
     before, weight = (_channels_last(value).reshape(-1, 3) for value in (picture, upstream))
     values = CHUNK_VALUES[picture.device.type]
@@ -162,7 +177,8 @@ def window_changes(
     parts = []
     for start in range(0, len(moves), size):
         part = slice(start, start + size)
-        after = renderer.render_windows(moved[part], windows[part])
+        dressed = None if looks is None else looks[part]
+        after = renderer.render_windows(moved[part], windows[part], dressed)
         pixels = Pixels.of(windows[part])
         index = (moves.row[part][pixels.window] * height + pixels.y) * width + pixels.x
         product = torch.linalg.vecdot(weight[index], after - before[index])
@@ -189,10 +205,11 @@ class _Render(torch.autograd.Function):
         identity: Tensor,
         renderer: Renderer,
         differences: Differences,
+        appearance: Appearance | None,
     ) -> Tensor:
-        picture = renderer.render(Scene(presence, identity, position, yaw, azimuth))
+        picture = renderer.render(Scene(presence, identity, position, yaw, azimuth), appearance)
         ctx.save_for_backward(presence, identity, position, yaw, azimuth, picture)
-        ctx.renderer, ctx.differences = renderer, differences
+        ctx.renderer, ctx.differences, ctx.appearance = renderer, differences, appearance
         return picture
 
     @staticmethod
@@ -204,9 +221,9 @@ class _Render(torch.autograd.Function):
         upstream = upstream.contiguous(memory_format=torch.channels_last)
         counts = _channels_last(upstream).flatten(1).abs().amax(dim=1) != 0
         differences = ctx.differences[counts[ctx.differences.row]]
-        drawn = (ctx.renderer, scene, differences, picture, upstream)
+        drawn = (ctx.renderer, scene, differences, picture, upstream, ctx.appearance)
         # Other renderers, stand-ins in tests among them, may know whole pictures only.
         windowed = isinstance(ctx.renderer, WindowRenderer)
         changes = (window_changes if windowed else picture_changes)(*drawn)
         gradients = contract(differences, changes.to(scene.azimuth), len(scene), scene.slots)
-        return *gradients, None, None, None, None
+        return *gradients, None, None, None, None, None

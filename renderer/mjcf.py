@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from renderer.appearance import Appearance
 from renderer.camera import camera_pose, rotation_z
 from renderer.detail import simplified
 from renderer.geometry import ObjectGeometry
+from renderer.light import AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE, LIGHT_DIRECTION
 from renderer.meshes import mujoco_mesh_arrays
 from renderer.scene import Scene
 from renderer.spec import ObjectClass, SceneSpec, read_texture
@@ -23,13 +25,6 @@ TABLE_THICKNESS = 0.03  # m
 
 # Where the geoms of classes that a slot does not show are kept: behind and below every camera.
 HIDDEN = (0.0, 0.0, -1e3)  # m
-
-# One soft light from the upper left of the table frame; the rest is ambient and a weak headlight,
-# which both backends compute alike. Nothing is specular: OpenGL lights vertices, rays light pixels.
-LIGHT_DIRECTION = (0.35, 0.45, -0.8)
-LIGHT_DIFFUSE = 0.55
-HEADLIGHT_DIFFUSE = 0.25
-AMBIENT = 0.3
 
 TABLE_MATERIAL = "table top"  # with a blank, which no class name has
 
@@ -100,8 +95,14 @@ class SceneModel:
         return placed.float()
 
     @torch.no_grad()
-    def camera_poses(self, scene: Scene) -> tuple[Tensor, Tensor]:
+    def camera_poses(
+        self, scene: Scene, appearance: Appearance | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Positions `[B, 3]` m and axes `[B, 3, 3]` of the camera in every scene, float32."""
+        if appearance is not None:
+            target = self.spec.camera.target
+            position, axes = appearance.camera_poses(target, scene.azimuth.double())
+            return position.float(), axes.float()
         poses = rotation_z(scene.azimuth.double()) @ self.view
         return (poses[..., 0] + self.target).float(), poses[..., 1:].float()
 
@@ -115,7 +116,13 @@ def _check_classes(scene: Scene, classes: int) -> None:
         raise ValueError(f"a scene has an object of a class outside 0 to {classes - 1}")
 
 
-def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float = 0.0) -> SceneModel:
+def build_model(
+    spec: SceneSpec,
+    *,
+    slots: int | None = None,
+    tolerance: float = 0.0,
+    lamps: bool = False,
+) -> SceneModel:
     """Compiles the model that shows the scenes of `spec`.
 
     Args:
@@ -123,9 +130,14 @@ def build_model(spec: SceneSpec, *, slots: int | None = None, tolerance: float =
         slots: K; the spec's greatest count when not given.
         tolerance: m, how far meshes may be off in order to have fewer triangles. Those with a
             texture stay as they are: a seam of theirs would not survive.
+        lamps: whether the headlight is a lamp like the other, the second one, that can be told
+            where it shines and how strongly.
     """
     slots = slots or spec.count.max
     builder = new_model(spec)
+    if lamps:
+        builder.visual.headlight.active = 0
+        _add_lamp(builder, (0.0, 0.0, -1.0), HEADLIGHT_DIFFUSE)
     for item, geometry in zip(spec.objects, spec.geometries, strict=True):
         add_material(builder, spec, item.name, item.colour, item.texture)
         if geometry.mesh is not None:
@@ -155,15 +167,7 @@ def new_model(spec: SceneSpec) -> mujoco.MjSpec:
     builder = mujoco.MjSpec()
     builder.modelname = spec.name
     _set_visuals(builder, spec)
-    builder.worldbody.add_light(
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        dir=LIGHT_DIRECTION,
-        pos=[0.0, 0.0, 3.0],
-        diffuse=[LIGHT_DIFFUSE] * 3,
-        specular=[0.0] * 3,
-        ambient=[0.0] * 3,
-        castshadow=False,
-    )
+    _add_lamp(builder, LIGHT_DIRECTION, LIGHT_DIFFUSE)
     builder.worldbody.add_camera(name="camera", fovy=spec.camera.fovy_deg)
     add_material(builder, spec, TABLE_MATERIAL, spec.table.colour, spec.table.texture)
     builder.worldbody.add_geom(
@@ -174,6 +178,20 @@ def new_model(spec: SceneSpec) -> mujoco.MjSpec:
         material=TABLE_MATERIAL,
     )
     return builder
+
+
+def _add_lamp(
+    builder: mujoco.MjSpec, direction: tuple[float, float, float], diffuse: float
+) -> None:
+    builder.worldbody.add_light(
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        dir=direction,
+        pos=[0.0, 0.0, 3.0],
+        diffuse=[diffuse] * 3,
+        specular=[0.0] * 3,
+        ambient=[0.0] * 3,
+        castshadow=False,
+    )
 
 
 def geom_shape(item: ObjectClass, geometry: ObjectGeometry) -> dict[str, Any]:

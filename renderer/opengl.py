@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renderer.appearance import Appearance, appearance_of
 from renderer.backend import BackendError
 from renderer.detail import pixel_tolerance
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
-from renderer.stage import Bytes, Floats, Stage
+from renderer.stage import Bytes, Dress, Floats, Stage
 from renderer.windows import MARGIN, Pixels, object_boxes, pack
 
 FRAMEBUFFER = 1024  # px, side of the framebuffer into which a batch is tiled
@@ -139,19 +140,24 @@ class OpenGLRenderer:
         if not finalizing():
             self.close()
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
-        return self.render_bytes(scene).permute(0, 3, 1, 2).float().div_(255.0)
+        return self.render_bytes(scene, appearance).permute(0, 3, 1, 2).float().div_(255.0)
 
-    def render_bytes(self, scene: Scene, *, before: int = 0) -> Tensor:
+    def render_bytes(
+        self, scene: Scene, appearance: Appearance | None = None, *, before: int = 0
+    ) -> Tensor:
         """Pictures `[B, H, W, 3]` uint8 of a batch of scenes.
 
         Args:
             scene: B scenes.
+            appearance: of each, where it is not the spec's.
             before: how many scenes of the same batch are drawn elsewhere and come before these.
                 Where in the framebuffer a picture is drawn can move an edge by a pixel: this way
                 it is drawn where it would be if all of the batch were drawn here.
         """
+        looks = self._looks(scene, appearance)
+        dresses = _dresses(looks, len(scene))
         scene = slots_of(scene.to("cpu"), self.slots)
         height, width = self.height * self.supersample, self.width * self.supersample
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
@@ -160,21 +166,33 @@ class OpenGLRenderer:
         with self._drawing():
             stage = self._stage
             stage.frame(0, 0, self.width, self.height)
-            poses = _poses(stage.scene_model, scene)
+            poses = _poses(stage.scene_model, scene, looks)
             for start in range(-(before % tiles), len(scene), tiles):
                 batch = range(max(start, 0), min(start + tiles, len(scene)))
                 for b in batch:
                     position, rotation, camera_position, camera_axes = (pose[b] for pose in poses)
+                    stage.dress(dresses[b])
                     stage.aim(camera_position, camera_axes)
                     stage.place(objects[b], position, rotation)
                     row, column = divmod(b - start, self._columns)
                     stage.draw(column * width, row * height, width, height)
-                pictures[batch.start : batch.stop] = self._read_tiles(
-                    range(batch.start - start, batch.stop - start)
-                )
+                wanted = range(batch.start - start, batch.stop - start)
+                if looks is None:
+                    drawn = self._read_tiles(wanted, channels=3)
+                else:
+                    background = looks.background[batch.start : batch.stop, None, None]
+                    drawn = before_background(self._read_tiles(wanted, 4), background.numpy())
+                pictures[batch.start : batch.stop] = drawn
         return torch.from_numpy(pictures)
 
-    def render_windows(self, scene: Scene, windows: Tensor, *, part: slice | None = None) -> Tensor:
+    def render_windows(
+        self,
+        scene: Scene,
+        windows: Tensor,
+        appearance: Appearance | None = None,
+        *,
+        part: slice | None = None,
+    ) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         Each window is drawn through its own part of the camera's frustum, with the objects that can
@@ -184,15 +202,17 @@ class OpenGLRenderer:
         Args:
             scene: the scenes.
             windows: `[N, 4]`, of these scenes.
+            appearance: of each scene, where it is not the spec's.
             part: which of the windows are of these scenes, where others are drawn elsewhere: each
                 is drawn where it would be if all of them were drawn here, as in `render_bytes`.
         """
         part = part or slice(0, len(windows))
+        looks = self._looks(scene, appearance)
         scene, windows = slots_of(scene.to("cpu"), self.slots), windows.cpu()
         page_size = (self._columns * self.width, self._rows * self.height)
         places = pack([(width, height) for width, height in windows[:, 2:].tolist()], *page_size)
         places, windows = places[part], windows[part]
-        seen = _objects(scene, self._meets(scene, windows))
+        seen = _objects(scene, self._meets(scene, windows, looks))
         frames = windows.tolist()
         page, left, bottom = np.array(places, dtype=np.int64).reshape(-1, 3).T
         # Where each pixel is on its page. OpenGL's rows go upwards, a window's last one first.
@@ -205,14 +225,20 @@ class OpenGLRenderer:
         shown = windows[:, 2:].all(dim=1).numpy()
         with self._drawing():
             stage = self._stage
-            poses = _poses(stage.scene_model, scene)
+            poses, dresses = _poses(stage.scene_model, scene, looks), _dresses(looks, len(scene))
             for number in np.unique(page[shown]).tolist():
                 self._draw_page(
-                    np.flatnonzero(shown & (page == number)), frames, places, seen, poses
+                    np.flatnonzero(shown & (page == number)), frames, places, seen, poses, dresses
                 )
                 inside = page[window] == number
                 drawn = self._read_rows(0, int(row[inside].max()) + 1)
-                packed[inside] = drawn[row[inside], column[inside], :3]
+                if looks is None:
+                    packed[inside] = drawn[row[inside], column[inside], :3]
+                else:
+                    background = looks.background.numpy()[window[inside]]
+                    packed[inside] = before_background(
+                        drawn[row[inside], column[inside]], background
+                    )
         return torch.from_numpy(packed).float().div_(255.0)
 
     def _draw_page(
@@ -222,6 +248,7 @@ class OpenGLRenderer:
         places: list[tuple[int, int, int]],
         seen: list[list[tuple[int, int]]],
         poses: tuple[Floats, Floats, Floats, Floats],
+        dresses: Sequence[Dress | None],
     ) -> None:
         """Draws windows (left, top, width, height) at places (page, left, bottom)."""
         n, stage = self.supersample, self._stage
@@ -229,17 +256,24 @@ class OpenGLRenderer:
         # Windows of one scene follow each other, mostly seen from one side.
         turns = np.ones(len(camera_axes), dtype=bool)
         turns[which[1:]] = (camera_axes[which[1:]] != camera_axes[which[:-1]]).any(axis=(1, 2))
+        turns[which[1:]] |= (camera_position[which[1:]] != camera_position[which[:-1]]).any(axis=1)
         for index in which.tolist():
             (x, y, width, height), (_, left, bottom) = frames[index], places[index]
+            stage.dress(dresses[index])
             if turns[index]:
                 stage.aim(camera_position[index], camera_axes[index])
             stage.frame(x, y, width, height)
             stage.place(seen[index], position[index], rotation[index])
             stage.draw(left * n, bottom * n, width * n, height * n)
 
-    def _meets(self, scene: Scene, windows: Tensor) -> Tensor:
+    def _looks(self, scene: Scene, appearance: Appearance | None) -> Appearance | None:
+        if appearance is None:
+            return None
+        return appearance_of(scene, appearance.to("cpu"), self.slots)
+
+    def _meets(self, scene: Scene, windows: Tensor, looks: Appearance | None) -> Tensor:
         """Which objects can show in the window of their scene: `[N, K]` bool."""
-        boxes = object_boxes(self.spec, scene, self.height, self.width)
+        boxes = object_boxes(self.spec, scene, self.height, self.width, looks)
         around = windows[:, None].to(boxes)
         low, high = around[..., :2], around[..., :2] + around[..., 2:]
         meets = (boxes[..., :2] < high + MARGIN) & (boxes[..., 2:] > low - MARGIN)
@@ -259,14 +293,14 @@ class OpenGLRenderer:
         n = self.supersample
         return average_blocks(self._stage.read(start * n, (stop - start) * n), n)
 
-    def _read_tiles(self, wanted: range) -> Bytes:
-        """These whole pictures of the framebuffer, `[len(wanted), H, W, 3]`."""
+    def _read_tiles(self, wanted: range, channels: int) -> Bytes:
+        """These whole pictures of the framebuffer, `[len(wanted), H, W, channels]`."""
         height, width, columns = self.height, self.width, self._columns
         first, last = wanted.start // columns, -(-wanted.stop // columns)
         area = self._read_rows(first * height, last * height)
         # OpenGL's rows go upwards.
         tiles = area.reshape(last - first, height, columns, width, 4)[:, ::-1].swapaxes(1, 2)
-        tiles = tiles[..., :3].reshape(-1, height, width, 3)
+        tiles = tiles[..., :channels].reshape(-1, height, width, channels)
         return tiles[wanted.start - first * columns :][: len(wanted)]
 
 
@@ -291,6 +325,28 @@ def average_blocks(samples: Bytes, n: int) -> Bytes:
     return mean.astype(np.uint8)
 
 
+def before_background(pixels: Bytes, background: Floats) -> Bytes:
+    """Pixels `[..., 3]` uint8 before another background than black.
+
+    Args:
+        pixels: `[..., 4]`; their alpha says how much of each is something: OpenGL clears it to 0.
+        background: `[..., 3]` in [0, 1].
+    """
+    gaps = (255.0 - pixels[..., 3:]) * background
+    shown: Bytes = np.minimum(pixels[..., :3] + gaps.round(), 255.0).astype(np.uint8)
+    return shown
+
+
+def _dresses(looks: Appearance | None, batch: int) -> Sequence[Dress | None]:
+    """What each scene is to be dressed in."""
+    if looks is None:
+        return [None] * batch
+    vectors = (looks.light_direction, looks.table, looks.objects)
+    numbers = (looks.light, looks.headlight, looks.ambient)
+    columns = (*(value.numpy() for value in vectors), *(value.tolist() for value in numbers))
+    return [Dress(*row) for row in zip(*columns, strict=True)]
+
+
 def _objects(scene: Scene, shown: Tensor) -> list[list[tuple[int, int]]]:
     """Slot and class of each object of each scene that is shown, by `[B, K]` bool."""
     found: list[list[tuple[int, int]]] = [[] for _ in range(len(scene))]
@@ -301,8 +357,10 @@ def _objects(scene: Scene, shown: Tensor) -> list[list[tuple[int, int]]]:
     return found
 
 
-def _poses(model: SceneModel, scene: Scene) -> tuple[Floats, Floats, Floats, Floats]:
+def _poses(
+    model: SceneModel, scene: Scene, looks: Appearance | None
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Of each scene: positions and rotations of what the slots show, then of the camera."""
     position, rotation = (pose.numpy() for pose in model.object_poses(scene))
-    camera_position, camera_axes = (pose.numpy() for pose in model.camera_poses(scene))
+    camera_position, camera_axes = (pose.numpy() for pose in model.camera_poses(scene, looks))
     return position, rotation, camera_position, camera_axes

@@ -27,7 +27,7 @@ import traceback
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -40,6 +40,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renderer.appearance import Appearance, appearance_of
 from renderer.backend import BackendError, Format, WindowRenderer, open_backend
 from renderer.mjcf import slots_of
 from renderer.scene import Scene
@@ -85,6 +86,7 @@ class _Draw(NamedTuple):
     """Tells a worker to draw scenes `start` to `stop` - 1 of the batch in shared memory."""
 
     scene: tuple[_Field, ...]  # the tensors of a Scene
+    appearance: tuple[_Field, ...]  # the tensors of an Appearance; none for the spec's
     windows: _Field | None  # [B, 4] int64; None for whole pictures
     drawn: _Field  # [B, H, W, 3] uint8, or [P, 3] float32
     start: int
@@ -204,33 +206,41 @@ class PooledRenderer:
             self._farewell()
             self._own.close()
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes.
 
         Raises:
             WorkerError: a worker ended, killed perhaps; the pool is closed.
         """
-        return self.render_bytes(scene).permute(0, 3, 1, 2).float().div_(255.0)
+        return self.render_bytes(scene, appearance).permute(0, 3, 1, 2).float().div_(255.0)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """The same pictures as `[B, H, W, 3]` uint8; raises as `render`."""
+        looks = self._looks(scene, appearance)
         scene = slots_of(scene, self.slots)
         pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
-        return self._draw(scene, None, pictures, np.arange(len(scene) + 1))
+        return self._draw(scene, looks, None, pictures, np.arange(len(scene) + 1))
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def render_windows(
+        self, scene: Scene, windows: Tensor, appearance: Appearance | None = None
+    ) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed.
 
         See `WindowRenderer.render_windows`; raises as `render`.
         """
+        looks = self._looks(scene, appearance)
         scene, windows = slots_of(scene, self.slots), windows.cpu()
         ends = _ends(windows)
         pixels = np.empty((int(ends[-1]), 3), dtype=np.float32)
-        return self._draw(scene, windows, pixels, ends)
+        return self._draw(scene, looks, windows, pixels, ends)
+
+    def _looks(self, scene: Scene, appearance: Appearance | None) -> Appearance | None:
+        return None if appearance is None else appearance_of(scene, appearance, self.slots)
 
     def _draw(
         self,
         scene: Scene,
+        looks: Appearance | None,
         windows: Tensor | None,
         drawn: NDArray[Any],
         ends: NDArray[np.int64],
@@ -239,6 +249,7 @@ class PooledRenderer:
 
         Args:
             scene: B scenes.
+            looks: of each; None for the spec's.
             windows: `[B, 4]`, or None for whole pictures.
             drawn: room for it.
             ends: `[B + 1]`, the rows of `drawn` at which that of each scene starts and ends.
@@ -249,7 +260,7 @@ class PooledRenderer:
             if os.getpid() != self._crew.owner:
                 raise RuntimeError("this renderer is another process's; open one in this process")
             try:
-                error = self._share_out(scene, windows, drawn, ends)
+                error = self._share_out(scene, looks, windows, drawn, ends)
             except BaseException:  # replies may be under way: the next batch would take them up
                 self._crew.dismiss(patience=0)
                 raise
@@ -260,6 +271,7 @@ class PooledRenderer:
     def _share_out(
         self,
         scene: Scene,
+        looks: Appearance | None,
         windows: Tensor | None,
         drawn: NDArray[Any],
         ends: NDArray[np.int64],
@@ -272,21 +284,28 @@ class PooledRenderer:
         errors: list[Exception] = []
         at_work = [number for number, part in enumerate(parts) if part.start < part.stop]
         if at_work:
-            batch = [*scene.tensors(), *([] if windows is None else [windows])]
-            tensors = [tensor.detach().cpu().numpy() for tensor in batch]
+            batch = [
+                list(scene.tensors()),
+                [] if looks is None else list(looks.tensors()),
+                [] if windows is None else [windows],
+            ]
+            tensors = [tensor.detach().cpu().numpy() for part in batch for tensor in part]
             fields, size = _layout(tensors)
+            first, second, _ = accumulate(len(part) for part in batch)
             self._make_room(size, drawn.nbytes)
             assert crew.scenes is not None and crew.pictures is not None
             for field, tensor in zip(fields, tensors, strict=True):
                 field.of(crew.scenes)[...] = tensor
             whole = _Field(drawn.shape, drawn.dtype.str, 0)
-            what = (fields[:5], fields[5] if windows is not None else None, whole)
+            at = None if windows is None else fields[second]
+            what = (fields[:first], fields[first:second], at, whole)
             for number in at_work:
                 self._tell(number, _Draw(*what, parts[number].start, parts[number].stop))
         try:
             own = slice(cuts[-2], cuts[-1])
+            dressed = None if looks is None else looks[own]
             drawn[ends[own.start] : ends[own.stop]] = _draw_part(
-                self._own, scene[own], windows, own
+                self._own, scene[own], dressed, windows, own
             )
         except Exception as error:
             errors.append(error)
@@ -367,13 +386,18 @@ class PooledRenderer:
 
 
 def _draw_part(
-    renderer: WindowRenderer, scene: Scene, windows: Tensor | None, part: slice
+    renderer: WindowRenderer,
+    scene: Scene,
+    looks: Appearance | None,
+    windows: Tensor | None,
+    part: slice,
 ) -> NDArray[Any]:
     """Pictures, or pixels of windows, of those scenes that are `part` of a batch.
 
     Args:
         renderer: draws them.
         scene: those scenes.
+        looks: theirs; None for the spec's.
         windows: `[B, 4]`, of all of the batch; None for pictures.
         part: where in the batch they are.
     """
@@ -382,11 +406,11 @@ def _draw_part(
 
         assert isinstance(renderer, OpenGLRenderer)
         if windows is None:
-            return renderer.render_bytes(scene, before=part.start).numpy()
-        return renderer.render_windows(scene, windows, part=part).numpy()
+            return renderer.render_bytes(scene, looks, before=part.start).numpy()
+        return renderer.render_windows(scene, windows, looks, part=part).numpy()
     if windows is None:
-        return renderer.render_bytes(scene).numpy()
-    return renderer.render_windows(scene, windows[part]).numpy()
+        return renderer.render_bytes(scene, looks).numpy()
+    return renderer.render_windows(scene, windows[part], looks).numpy()
 
 
 def _ends(windows: Tensor) -> NDArray[np.int64]:
@@ -465,14 +489,17 @@ def _work(pipe: Connection) -> None:
                 else:
                     part = slice(message.start, message.stop)
                     # Copies: an error keeps hold of what it happened to.
-                    scene = Scene(
-                        *(torch.from_numpy(f.of(memories[0])[part].copy()) for f in message.scene)
+                    scene, look = (
+                        [torch.from_numpy(f.of(memories[0])[part].copy()) for f in entry]
+                        for entry in (message.scene, message.appearance)
                     )
                     windows, rows = None, part
                     if message.windows is not None:
                         windows = torch.from_numpy(message.windows.of(memories[0]).copy())
                         rows = slice(*_ends(windows)[[part.start, part.stop]].tolist())
-                    drawn = _draw_part(renderer, scene, windows, part)
+                    drawn = _draw_part(
+                        renderer, Scene(*scene), Appearance(*look) if look else None, windows, part
+                    )
                     message.drawn.of(memories[1])[rows] = drawn
             except Exception as error:
                 reply = _portable(error)

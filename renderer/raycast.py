@@ -22,6 +22,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from renderer.appearance import Appearance, appearance_of
 from renderer.backend import BackendError
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
@@ -49,14 +50,27 @@ _TURN = threading.Lock()
 
 
 @dataclass
+class _Cast:
+    """What all worlds of a kind share: the model, on the host and as Warp has it."""
+
+    scene_model: SceneModel
+    host: Any  # its MjData
+    model: Any
+
+
+@dataclass
 class _Worlds:
     """Everything that Warp keeps for a fixed number of scenes, and torch's views of it."""
 
+    model: Any
     data: Any
     context: Any
     poses: tuple[Tensor, ...]  # [N, G, 3], [N, G, 3, 3], [N, 1, 3], [N, 1, 3, 3], as `_poses`
     pixels: Tensor  # [N, P, 4] uint8; packed as 0xAARRGGBB, which is B, G, R, A in memory
     sums: Tensor  # [N, P, 3] of a pixel's samples in [0, 255], if there are several
+    # Of the two lamps, directions, strengths and what they add everywhere, `[N, 2, 3]` each, and
+    # of the geoms the colours, `[N, G, 4]`, where each scene has an appearance of its own.
+    looks: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -64,7 +78,6 @@ class _Tiles:
     """Worlds whose cameras each look at a tile of a picture."""
 
     worlds: _Worlds
-    model: Any  # the model, but for the cameras
     centre: Tensor  # [T, 2] px from a tile's middle to where its camera's axis meets the picture
 
 
@@ -102,52 +115,65 @@ class RaycastRenderer:
         self.height, self.width, self.supersample = height, width, supersample
         self._device = _warp_device(device)
         self.device = torch.device(wp.device_to_torch(self._device))
-        model = build_model(spec, slots=slots)
         self.slots = slots or spec.count.max
-        self._host = mujoco.MjData(model.model)
-        mujoco.mj_forward(model.model, self._host)
-        self._worlds: dict[int, _Worlds] = {}
-        self._tiles: dict[int, _Tiles] = {}
+        self._worlds: dict[tuple[int, bool], _Worlds] = {}
+        self._tiles: dict[tuple[int, bool], _Tiles] = {}
+        self._casts: dict[bool, _Cast] = {}
         # Any thread may draw, one at a time.
         self._lock = _TURN if wp.get_cuda_device_count() else threading.Lock()
         with self._drawing():
-            self._model = mjw.put_model(model.model)
-            self._scene_model: SceneModel = model.to(self.device)
+            self._scene_model = self._cast(dressed=False).scene_model
             # Colours in the order in which Warp packs them.
             self._channels = torch.tensor([2, 1, 0], device=self.device)
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes, on `device`."""
-        return self._draw(scene).permute(0, 3, 1, 2).float().div_(255.0)
+        return self._draw(scene, appearance).permute(0, 3, 1, 2).float().div_(255.0)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """Pictures `[B, H, W, 3]` uint8 of a batch of scenes, on the CPU."""
-        return self._draw(scene).cpu()
+        return self._draw(scene, appearance).cpu()
 
     def close(self) -> None:
         """Does nothing: what Warp holds goes with the renderer."""
 
-    def _draw(self, scene: Scene) -> Tensor:
-        poses = self._poses(scene)
+    def _draw(self, scene: Scene, appearance: Appearance | None) -> Tensor:
+        looks = self._looks(scene, appearance)
+        poses = self._poses(scene, looks)
         pictures = torch.empty(
             (len(scene), self.height, self.width, 3), dtype=torch.uint8, device=self.device
         )
-        for part in _parts(len(scene), self._largest()):
+        for part in _parts(len(scene), self._largest(dressed=looks is not None)):
             with self._drawing():
-                worlds = self._worlds_of(part.stop - part.start)
+                worlds = self._worlds_of(part.stop - part.start, dressed=looks is not None)
                 self._arrange(worlds, [pose[part] for pose in poses])
-                mjw.render(self._model, worlds.data, worlds.context)
+                if looks is not None:
+                    pictures[part] = self._draw_dressed(worlds, looks[part])
+                    continue
+                mjw.render(worlds.model, worlds.data, worlds.context)
                 # A copy, for Warp draws there again.
                 unpacked = pictures[part].flatten(1, 2)
                 torch.index_select(worlds.pixels, 2, self._channels, out=unpacked)
         return pictures
 
-    def render_windows(self, scene: Scene, windows: Tensor) -> Tensor:
+    def _draw_dressed(self, worlds: _Worlds, looks: Appearance) -> Tensor:
+        """Pictures `[N, H, W, 3]` uint8 of scenes with appearances of their own."""
+        n = self.supersample
+        self._dress(worlds, looks)
+        mjw.render(worlds.model, worlds.data, worlds.context)
+        samples = self._before(worlds.pixels, looks.background)
+        blocks = samples.view(len(looks), self.height, n, self.width, n, 3)
+        return blocks.mean((2, 4)).round_().byte()
+
+    def render_windows(
+        self, scene: Scene, windows: Tensor, appearance: Appearance | None = None
+    ) -> Tensor:
         """Pixels `[P, 3]` in [0, 1] of one window of each scene's picture, packed, on `device`.
 
         The same rays as through a whole picture, but computed from each tile's own camera.
         """
-        poses = self._poses(scene)
+        looks = self._looks(scene, appearance)
+        poses = self._poses(scene, looks)
         windows = windows.to(self.device)
         # Here the host waits to hear how many tiles and pixels there are, and then no more.
         tile_of, left, top = tile_windows(windows, TILE)
@@ -164,71 +190,118 @@ class RaycastRenderer:
             part.clamp_max_(len(tile_of) - 1)
             scenes = tile_of[part]
             with self._drawing():
-                tiles = self._tiles_of(size)
+                tiles = self._tiles_of(size, dressed=looks is not None)
                 self._arrange(tiles.worlds, [pose[scenes] for pose in poses])
-                parts.append(self._draw_tiles(tiles, middle[part]))
+                dresses = None if looks is None else looks[scenes]
+                parts.append(self._draw_tiles(tiles, middle[part], dresses))
             start += size
         return torch.cat(parts).view(-1, 3)[index].div_(255.0)
 
-    def _poses(self, scene: Scene) -> list[Tensor]:
+    def _looks(self, scene: Scene, appearance: Appearance | None) -> Appearance | None:
+        if appearance is None:
+            return None
+        return appearance_of(scene, appearance.to(self.device), self.slots)
+
+    def _poses(self, scene: Scene, looks: Appearance | None) -> list[Tensor]:
         """Of every scene: positions and rotations of the geoms, then of its one camera."""
         scene = slots_of(scene, self.slots).to(self.device)
-        position, axes = self._scene_model.camera_poses(scene)
+        position, axes = self._scene_model.camera_poses(scene, looks)
         return [*self._scene_model.geom_poses(scene), position[:, None], axes[:, None]]
 
     def _arrange(self, worlds: _Worlds, poses: list[Tensor]) -> None:
         """Moves everything in the worlds to where `_poses` says."""
         for view, values in zip(worlds.poses, poses, strict=True):
             view.copy_(values)
-        mjw.refit_bvh(self._model, worlds.data, worlds.context)
+        mjw.refit_bvh(worlds.model, worlds.data, worlds.context)
 
-    def _draw_tiles(self, tiles: _Tiles, middle: Tensor) -> Tensor:
+    def _dress(self, worlds: _Worlds, looks: Appearance) -> None:
+        """Lights and colours the worlds; cameras are where they belong already."""
+        direction, diffuse, ambient, colours = worlds.looks
+        direction[:, 0], direction[:, 1] = looks.light_direction, -worlds.poses[3][:, 0, :, 2]
+        diffuse[:, 0], diffuse[:, 1] = looks.light[:, None], looks.headlight[:, None]
+        ambient[:, 0] = looks.ambient[:, None]
+        colours[:, 0, :3] = looks.table
+        colours[:, 1:, :3] = looks.objects.flatten(1, 2)
+
+    def _before(self, pixels: Tensor, background: Tensor) -> Tensor:
+        """Packed pixels `[N, P, 4]` as `[N, P, 3]` in [0, 255]; alpha 0 is background `[N, 3]`."""
+        seen = pixels[..., 3:] != 0
+        return pixels[..., self._channels].float().where(seen, 255.0 * background[:, None])
+
+    def _draw_tiles(self, tiles: _Tiles, middle: Tensor, looks: Appearance | None) -> Tensor:
         """The pixels `[T, TILE * TILE, 3]` in [0, 255] of tiles.
 
         Args:
             tiles: T worlds.
             middle: `[T, 2]` float64, px from the picture's middle to the tiles'.
+            looks: of each tile, or None for the spec's.
         """
         n, worlds = self.supersample, tiles.worlds
         worlds.sums.zero_()
+        dressed = torch.zeros(len(middle), TILE * TILE, 3, device=self.device)
+        if looks is not None:
+            self._dress(worlds, looks)
         for sample in range(n * n):
             # Each pixel is shown by a ray through its middle: the camera moves for the others.
             for axis, part in enumerate((sample % n, sample // n)):
                 jitter = (part + 0.5) / n - 0.5
                 torch.add(middle[:, axis], jitter, out=tiles.centre[:, axis])
-            mjw.render(tiles.model, worlds.data, worlds.context)
+            mjw.render(worlds.model, worlds.data, worlds.context)
+            if looks is not None:
+                dressed += self._before(worlds.pixels, looks.background)
+        if looks is not None:
+            return dressed.mul_(1 / (n * n)).round_()
         if n == 1:
             return worlds.pixels.index_select(2, self._channels).float()
         # Cut off to bytes as in whole pictures.
         return worlds.sums.mul(1 / (n * n)).floor_().clamp_(0, 255)
 
-    def _tiles_of(self, size: int) -> _Tiles:
-        if size not in self._tiles:
-            worlds = self._make_worlds(size, TILE, TILE)
-            context = worlds.context
+    def _tiles_of(self, size: int, *, dressed: bool) -> _Tiles:
+        key = (size, dressed)
+        if key not in self._tiles:
+            worlds = self._make_worlds(
+                size, TILE, TILE, 1 if dressed else self.supersample, dressed
+            )
+            context, model = worlds.context, worlds.model
             # Warp refuses several samples a pixel for rays that differ between worlds, as it would
             # cast all along one ray. A kernel compiled to add samples up, which happens on first
             # use, does so for these rays as well; each draw then adds the one that it is aimed at.
             context.use_precomputed_rays = False
-            model = copy.copy(self._model)
             focal = 0.5 * self.height / math.tan(math.radians(self.spec.camera.fovy_deg) / 2)
             model.cam_intrinsic = wp.full((size, 1), wp.vec4(focal), dtype=wp.vec4)
             model.cam_sensorsize = wp.array([[TILE, TILE]], dtype=wp.vec2)
             mjw.render(model, worlds.data, context)
             context.samples_per_pixel = 1
-            self._tiles[size] = _Tiles(worlds, model, _view(model.cam_intrinsic)[:, 0, 2:])
-        return self._tiles[size]
+            self._tiles[key] = _Tiles(worlds, _view(model.cam_intrinsic)[:, 0, 2:])
+        return self._tiles[key]
 
-    def _worlds_of(self, size: int) -> _Worlds:
-        if size not in self._worlds:
-            self._worlds[size] = self._make_worlds(size, self.height, self.width)
-        return self._worlds[size]
+    def _worlds_of(self, size: int, *, dressed: bool) -> _Worlds:
+        key = (size, dressed)
+        if key not in self._worlds:
+            # Those with backgrounds of their own tell them from what is seen sample by sample.
+            n, samples = (self.supersample, 1) if dressed else (1, self.supersample)
+            self._worlds[key] = self._make_worlds(
+                size, self.height * n, self.width * n, samples, dressed
+            )
+        return self._worlds[key]
 
-    def _make_worlds(self, size: int, height: int, width: int) -> _Worlds:
-        model = self._scene_model.model
-        data = mjw.put_data(model, self._host, nworld=size)
+    def _cast(self, *, dressed: bool) -> _Cast:
+        if dressed not in self._casts:
+            built = build_model(self.spec, slots=self.slots, lamps=dressed)
+            host = mujoco.MjData(built.model)
+            mujoco.mj_forward(built.model, host)
+            self._casts[dressed] = _Cast(built.to(self.device), host, mjw.put_model(built.model))
+        return self._casts[dressed]
+
+    def _make_worlds(
+        self, size: int, height: int, width: int, samples: int, dressed: bool
+    ) -> _Worlds:
+        cast = self._cast(dressed=dressed)
+        built, model = cast.scene_model.model, copy.copy(cast.model)
+        data = mjw.put_data(built, cast.host, nworld=size)
+        background = (*(v + 0.5 / 255 for v in self.spec.background), 1.0)
         context = mjw.create_render_context(
-            model,
+            built,
             nworld=size,
             cam_res=(width, height),
             render_rgb=True,
@@ -236,24 +309,36 @@ class RaycastRenderer:
             render_seg=False,
             use_shadows=False,
             # Cut off, not rounded, to bytes: half of one more makes that rounding.
-            background_color=(*(v + 0.5 / 255 for v in self.spec.background), 1.0),
+            background_color=(0.0, 0.0, 0.0, 0.0) if dressed else background,
             enable_backface_culling=False,
-            samples_per_pixel=self.supersample,
+            samples_per_pixel=samples,
             enable_specular=False,
             enable_emission=False,
-            enable_per_light_ambient=False,
+            enable_per_light_ambient=dressed,
         )
+        looks: tuple[Tensor, ...] = ()
+        if dressed:
+            # Each world has its own, where the model has one for all.
+            model.light_diffuse = wp.zeros((size, built.nlight), dtype=wp.vec3)
+            model.light_ambient = wp.zeros((size, built.nlight), dtype=wp.vec3)
+            # A geom of exactly grey 0.5 and alpha 1 would have its material's colour.
+            model.geom_rgba = wp.full((size, built.ngeom), wp.vec4(0.5), dtype=wp.vec4)
+            arrays = (data.light_xdir, model.light_diffuse, model.light_ambient, model.geom_rgba)
+            looks = tuple(map(_view, arrays))
         return _Worlds(
+            model,
             data,
             context,
             poses=tuple(map(_view, (data.geom_xpos, data.geom_xmat, data.cam_xpos, data.cam_xmat))),
             pixels=_view(context.rgb_data.view(wp.int32)).view(torch.uint8).unflatten(-1, (-1, 4)),
             sums=_view(context.aa_accum),
+            looks=looks,
         )
 
-    def _largest(self) -> int:
+    def _largest(self, *, dressed: bool = False) -> int:
         """Worlds in one launch at most, a power of two."""
-        fitting = max(1, LARGEST_PIXELS // (self.height * self.width))
+        pixels = self.height * self.width * (self.supersample**2 if dressed else 1)
+        fitting = max(1, LARGEST_PIXELS // pixels)
         return min(LARGEST_BATCH[self.device.type], 1 << (fitting.bit_length() - 1))
 
     @contextmanager

@@ -19,8 +19,6 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -30,8 +28,10 @@ from pydantic import (
 )
 from torch import Tensor
 
+from renderer.fields import Colour, Finite, Part, Positive
 from renderer.geometry import GeometryError, ObjectGeometry, mesh_geometry, shape_geometry
 from renderer.placement import acceptance, stack_footprints
+from renderer.variation import Nuisance
 
 BUILTIN = Path(__file__).parent / "scenes"
 
@@ -40,11 +40,6 @@ _SAVED_IN = {"mesh": "meshes", "texture": "textures"}
 
 # Scenes are drawn by rejection: below this share of accepted draws sampling stalls.
 LEAST_ACCEPTANCE = 1e-3
-
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Colour = tuple[Unit, Unit, Unit]
 
 
 class SpecError(ValueError):
@@ -61,11 +56,7 @@ def read_texture(path: Path) -> NDArray[np.uint8]:
         return np.asarray(picture.convert("RGB"))
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Table(_Part):
+class Table(Part):
     """A box whose top is the plane z = 0, centred on the origin."""
 
     half_size: tuple[Positive, Positive]  # m
@@ -73,7 +64,7 @@ class Table(_Part):
     texture: Path | None = None
 
 
-class Camera(_Part):
+class Camera(Part):
     """A pinhole camera on a circle around `target`, always looking at it."""
 
     target: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)  # m
@@ -101,7 +92,7 @@ class Camera(_Part):
         return self.azimuth_deg[0] < self.azimuth_deg[1]
 
 
-class ObjectClass(_Part):
+class ObjectClass(Part):
     """One kind of object that can stand on the table: a mesh file, or a primitive shape.
 
     `size` of a shape, in metres: box `[half x, half y, half z]`, sphere `[radius]`, cylinder
@@ -151,7 +142,7 @@ class ObjectClass(_Part):
         return 0 if self.symmetry == "continuous" else self.symmetry
 
 
-class Count(_Part):
+class Count(Part):
     """How many objects stand on the table: `probabilities[n]` for n = 0 to `max`."""
 
     max: Annotated[int, Field(ge=1, le=16)]
@@ -174,7 +165,7 @@ class Count(_Part):
         return self.probabilities or (1.0 / (self.max + 1),) * (self.max + 1)
 
 
-class Placement(_Part):
+class Placement(Part):
     """Where objects may stand: centres within +-`extent` of the table's centre."""
 
     extent: tuple[Positive, Positive]  # m
@@ -182,29 +173,7 @@ class Placement(_Part):
     repeats: bool = True
 
 
-class Noise(_Part):
-    """What a sensor does to a picture; each drawn uniformly between the two values."""
-
-    sensor_std: tuple[Unit, Unit] = (0.0, 0.0)  # of a pixel in [0, 1]
-    blur_px: tuple[Annotated[float, Field(ge=0.0, le=8.0)], ...] = (0.0, 0.0)
-    gain: tuple[Positive, Positive] = (1.0, 1.0)  # exposure, multiplies every pixel
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        for key in ("sensor_std", "blur_px", "gain"):
-            value = getattr(self, key)
-            if len(value) != 2 or value[0] > value[1]:
-                raise ValueError(f"`{key}` must be [least, greatest]")
-        return self
-
-
-class Nuisance(_Part):
-    """What varies between pictures without being part of the answer. Off by default."""
-
-    noise: Noise | None = None
-
-
-class SceneSpec(_Part):
+class SceneSpec(Part):
     """A table, a camera, the objects that can stand there: what a scene is made of."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -235,7 +204,30 @@ class SceneSpec(_Part):
                     "placement.extent: reaches beyond the table; make it at most "
                     f"table.half_size = {list(self.table.half_size)}"
                 )
+        self._check_nuisance()
         return self
+
+    def _check_nuisance(self) -> None:
+        colour, jitter = self.nuisance.colour, self.nuisance.camera_jitter
+        for name in colour.classes if colour is not None else ():
+            if name not in self.class_names:
+                raise ValueError(
+                    f"nuisance.colour.classes: no class is named {name!r}; choose among "
+                    f"{', '.join(self.class_names)}"
+                )
+        if jitter is None:
+            return
+        if self.camera.distance + jitter.distance[0] <= 0.0:
+            raise ValueError(
+                "nuisance.camera_jitter.distance: takes the camera into its target; its least must "
+                f"be above -{self.camera.distance:g} m, minus camera.distance"
+            )
+        least, greatest = (self.camera.elevation_deg + turn for turn in jitter.elevation_deg)
+        if least <= 0.0 or greatest >= 90.0:
+            raise ValueError(
+                f"nuisance.camera_jitter.elevation_deg: the camera would be {least:g} to "
+                f"{greatest:g} degrees above the table; keep it between 0 and 90"
+            )
 
     def __eq__(self, other: object) -> bool:
         # Pydantic's own would compare what the properties below have kept, tensors among it.

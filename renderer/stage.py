@@ -8,7 +8,7 @@ small pictures, telling MuJoCo what to draw costs as much as drawing it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -20,11 +20,24 @@ from renderer.mjcf import SceneModel
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
+NOBODY = -1  # no class
+
 # What makes an MjvGeom look like its class, wherever it stands.
 _LOOKS = (
     *("type", "dataid", "objtype", "category", "matid", "texcoord", "size", "rgba", "emission"),
     *("specular", "shininess", "reflectance", "transparent"),
 )
+
+
+class Dress(NamedTuple):
+    """How one scene is lit and coloured, where that is not as the spec says."""
+
+    light_direction: Floats  # [3]
+    table: Floats  # [3] RGB
+    objects: Floats  # [K, C, 3] RGB
+    light: float
+    headlight: float
+    ambient: float
 
 
 class Stage:
@@ -105,7 +118,12 @@ class Stage:
             for name, value in looks[0].items():
                 _assign(geom, name, value)
         # What all classes have in common need not be said again.
-        varying = [name for name in _LOOKS if any(_differ(look, looks[0], name) for look in looks)]
+        # Of colours there may be others for a while.
+        varying = [
+            name
+            for name in _LOOKS
+            if name == "rgba" or any(_differ(look, looks[0], name) for look in looks)
+        ]
         arrays = [name for name in varying if isinstance(looks[0][name], np.ndarray)]
         numbers = [name for name in varying if name not in arrays]
         self._looks = [
@@ -113,9 +131,21 @@ class Stage:
             for look in looks
         ]
         self._shown = [0] * slots  # class whose look each drawn geom has now
+        self._rgba = arrays.index("rgba")
         # Views of what changes between pictures, kept: asking for each anew costs more than it.
         eyes = list(self._scene.camera)  # both: MuJoCo averages them
-        lights = [light for light in self._scene.lights[: self._scene.nlight] if light.headlight]
+        lamps = self._scene.lights[: self._scene.nlight]
+        lights = [lamp for lamp in lamps if lamp.headlight]
+        self._headlight, self._lamp = lights[0], next(lamp for lamp in lamps if not lamp.headlight)
+        self._usual = Dress(
+            self._lamp.dir.copy(),
+            self._scene.geoms[0].rgba[:3].copy(),
+            np.empty(0, dtype=np.float32),
+            float(self._lamp.diffuse[0]),
+            float(self._headlight.diffuse[0]),
+            float(self._headlight.ambient[0]),
+        )
+        self._dressed: Dress | None = None
         self._eyes = eyes
         self._from = [one.pos for one in (*eyes, *lights)]
         self._towards = [*(eye.forward for eye in eyes), *(light.dir for light in lights)]
@@ -125,6 +155,22 @@ class Stage:
             for geom in self._scene.geoms[1 : 1 + slots]
         ]
         self._pixel = (eyes[0].frustum_top - eyes[0].frustum_bottom) / self._height
+
+    def dress(self, dress: Dress | None) -> None:
+        """Lights and colours what is drawn from here on; None is as the spec says.
+
+        While there is a dress there is no background either: its pixels have alpha 0.
+        """
+        if dress is self._dressed:
+            return
+        look = dress or self._usual
+        self._lamp.dir[:] = look.light_direction
+        self._lamp.diffuse[:], self._headlight.diffuse[:] = look.light, look.headlight
+        self._headlight.ambient[:] = look.ambient
+        self._scene.geoms[0].rgba[:3] = look.table
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SKYBOX] = dress is None
+        self._shown = [NOBODY] * len(self._shown)
+        self._dressed = dress
 
     def aim(self, position: Floats, axes: Floats) -> None:
         """Moves the camera to `position` `[3]` m with `axes` `[3, 3]` (right, up, backward)."""
@@ -154,13 +200,15 @@ class Stage:
         """
         for drawn, (slot, c) in enumerate(objects):
             geom, at, turned, views = self._geoms[drawn]
-            if self._shown[drawn] != c:
+            if self._shown[drawn] != c or self._dressed is not None:
                 arrays, numbers = self._looks[c]
                 for view, array in zip(views, arrays, strict=True):
                     view[:] = array
                 for name, number in numbers:
                     setattr(geom, name, number)
                 self._shown[drawn] = c
+                if self._dressed is not None:
+                    views[self._rgba][:3] = self._dressed.objects[slot, c]
             at[:] = position[slot]
             turned[:] = rotation[slot]
         self._scene.ngeom = 1 + len(objects)

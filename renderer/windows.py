@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from renderer.appearance import Appearance
 from renderer.differences import Differences
 from renderer.geometry import ObjectGeometry
 from renderer.scene import Scene
@@ -61,7 +62,13 @@ def prisms(spec: SceneSpec, device: torch.device) -> Tensor:
     return torch.stack([prism(geometry) for geometry in spec.geometries]).float().to(device)
 
 
-def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tensor:
+def object_boxes(
+    spec: SceneSpec,
+    scene: Scene,
+    height: int,
+    width: int,
+    appearance: Appearance | None = None,
+) -> Tensor:
     """Where each object can be seen: `[B, K, 4]` px, its least x and y, its greatest x and y.
 
     Bounds of the projected prism, not cut off at the picture's border. An absent object's box is
@@ -72,6 +79,7 @@ def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tens
         scene: B scenes.
         height: of a picture, px.
         width: of a picture, px.
+        appearance: of each scene, for its camera; the spec's when not given.
     """
     camera = spec.camera
     points = prisms(spec, scene.azimuth.device)[scene.identity.where(scene.presence, 0)]
@@ -86,12 +94,17 @@ def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tens
     across = x + cos * points[..., 0] - sin * points[..., 1]  # [B, K, P] m
     away = y + sin * points[..., 0] + cos * points[..., 1]
     up = points[..., 2] - camera.target[2]
-    elevation = math.radians(camera.elevation_deg)
-    high, deep = math.sin(elevation), math.cos(elevation)
-    depth = camera.distance + deep * away - high * up
-    scale = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2) / depth
+    focal = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
+    if appearance is None:
+        elevation = math.radians(camera.elevation_deg)
+        high, deep = math.sin(elevation), math.cos(elevation)
+        depth = camera.distance + deep * away - high * up
+        above = high * away + deep * up
+    else:
+        across, above, depth = _seen_from(appearance, across, away, up)
+    scale = focal / depth
     right = width / 2 + across * scale
-    down = height / 2 - (high * away + deep * up) * scale
+    down = height / 2 - above * scale
     near = torch.stack([right.amin(-1), down.amin(-1)], dim=-1)
     far = torch.stack([right.amax(-1), down.amax(-1)], dim=-1)
     beside = (depth.amin(-1) < 1e-3 * camera.distance)[..., None]
@@ -99,6 +112,29 @@ def object_boxes(spec: SceneSpec, scene: Scene, height: int, width: int) -> Tens
     near = near.masked_fill(beside, -math.inf).masked_fill(absent, math.inf)
     far = far.masked_fill(beside, math.inf).masked_fill(absent, -math.inf)
     return torch.cat([near, far], dim=-1)
+
+
+def _seen_from(
+    appearance: Appearance, across: Tensor, away: Tensor, up: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Points as each scene's camera sees them: to its right, above its axis, before it, m.
+
+    Args:
+        appearance: of B scenes.
+        across: `[B, K, P]` m from the target to the right, of the camera when it is upright.
+        away: likewise away from it.
+        up: likewise upwards.
+    """
+    distance, elevation, tilt, roll = (
+        value.to(across)[:, None, None]
+        for value in (appearance.distance, appearance.elevation, appearance.tilt, appearance.roll)
+    )
+    high, deep = elevation.sin(), elevation.cos()
+    depth, above = distance + deep * away - high * up, high * away + deep * up
+    cos, sin = tilt.cos(), tilt.sin()
+    depth, above = cos * depth + sin * above, cos * above - sin * depth
+    cos, sin = roll.cos(), roll.sin()
+    return cos * across + sin * above, cos * above - sin * across, depth
 
 
 def windows_of(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -120,6 +156,7 @@ def change_windows(
     moved: Scene,
     height: int,
     width: int,
+    appearance: Appearance | None = None,
 ) -> Tensor:
     """The windows `[N, 4]` beyond which moves change no pixel.
 
@@ -132,6 +169,7 @@ def change_windows(
         moved: the N moved scenes.
         height: of a picture, px.
         width: of a picture, px.
+        appearance: of the B scenes, for their cameras; the spec's when not given.
     """
     slot, of_object = differences.slot(scene.slots)
     index = (torch.arange(len(slot), device=slot.device), slot)
@@ -142,8 +180,9 @@ def change_windows(
         moved.yaw[index][:, None],
         moved.azimuth,
     )
-    before = object_boxes(spec, scene, height, width)[differences.row, slot]
-    after = object_boxes(spec, alone, height, width)[:, 0]
+    looks = None if appearance is None else appearance[differences.row]
+    before = object_boxes(spec, scene, height, width, appearance)[differences.row, slot]
+    after = object_boxes(spec, alone, height, width, looks)[:, 0]
     of_camera = ~of_object[:, None]
     near = torch.minimum(before, after)[:, :2].masked_fill(of_camera, -math.inf)
     far = torch.maximum(before, after)[:, 2:].masked_fill(of_camera, math.inf)

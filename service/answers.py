@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from inference.checkpoint import Checkpoint
+from inference.images import Rectangle
 from renderer.camera import camera_pose
 from renderer.spec import SceneSpec
 from service import schemas
 from service.engine import Answer
-from service.images import Rectangle
 
 # Variance of an angle that is uniform over the full circle, rad^2.
 UNIFORM = math.pi**2 / 3

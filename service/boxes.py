@@ -9,10 +9,10 @@ import torch
 import trimesh
 from torch import Tensor
 
+from inference.images import Rectangle
 from renderer.camera import camera_pose, project, rotation_z
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
-from service.images import Rectangle
 
 # Points in front of the camera by less than this, in m, have no place in the picture.
 NEAREST = 1e-3

@@ -11,10 +11,10 @@ from typing import Annotated
 import tyro
 
 from inference.checkpoint import CheckpointError, load_checkpoint
+from inference.images import Decoder, ImageError
 from service.answers import compose, now
 from service.app import create_app
 from service.engine import Engine, EngineError
-from service.images import Decoder, ImageError
 from service.lane import decoder_for
 from service.server import Server
 from service.settings import Settings, SettingsError, load_settings

@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from inference.checkpoint import Checkpoint
+from inference.images import Decoder
 from renderer import open_renderer
 from renderer.backend import Renderer
 from service.descriptions import scene_of
 from service.engine import SUPERSAMPLE
-from service.images import Decoder
 from service.schemas import SceneDescription
 from service.settings import Settings
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.estimate import Estimate
+from inference.images import Picture, Rectangle
 from renderer import Scene, open_renderer
 from service.boxes import image_boxes, outlines
-from service.images import Picture, Rectangle
 from service.quality import LARGEST_ERROR, Quality, qualities
 
 # A camera's pixel gathers light over its area. Drawn with one sample a pixel, the true scene

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from inference.checkpoint import Checkpoint
+from inference.images import Decoder, Picture
 from service.batching import Batcher
 from service.engine import Answer, EngineError
-from service.images import Decoder, Picture
 from service.metrics import Metrics
 from service.settings import Settings
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from inference.checkpoint import Checkpoint
+from inference.images import ImageError, Picture
 from service import problems
 from service.batching import Job, LateError, StoppedError
 from service.engine import Answer
-from service.images import ImageError, Picture
 from service.lane import Infers, Lane
 from service.metrics import Metrics
 from service.problems import Problem, logger

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
-from training.experiments import find_experiment
-from training.objectives import ObjectiveName
+from training.experiments import NetworkName, find_experiment, going_on, starting_point, vary
+from training.objectives import EstimatorName, ObjectiveName
 
 
 def train(
@@ -23,6 +23,10 @@ def train(
     *,
     out: Path,
     objective: ObjectiveName | None = None,
+    images: Path | None = None,
+    start: Path | None = None,
+    network: NetworkName | None = None,
+    estimator: EstimatorName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -37,6 +41,14 @@ def train(
         out: folder of the checkpoint, its training state and TensorBoard logs.
         objective: sleep learns from scenes that the renderer drew, elbo from images alone, through
             the renderer, wake-sleep from both; supervised is the paper's baseline.
+        images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
+            five is held out, and the model that explains those best is what is written to `out`.
+        start: checkpoint folder with the weights to begin with; with `images` the shipped model of
+            the experiment's name, where there is one.
+        network: cells is ours; plain is the paper's, with labels in the order in which they come,
+            and plain-any the same with their order summed out.
+        estimator: of the bound's gradient by discrete choices; nvil is the paper's, enumerate sums
+            them out and needs the network of cells.
         minutes: train about this long.
         steps: train this many steps.
         seed: of weights and scenes.
@@ -45,11 +57,21 @@ def train(
         workers: processes that render on the CPU; auto leaves the rest of the cores to the network,
             and starts none with a card.
     """
+    from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
     from training.loop import train as run
 
+    if images is not None and objective is None:
+        objective = "wake-sleep"
+    what = vary(find_experiment(experiment, objective), network, estimator)
+    start = starting_point(experiment, start, images)
+    if start is not None:
+        what = going_on(what, load_checkpoint(start))
+        print(f"begins with the weights of {start}")
     options = RunOptions(
         out=out,
+        start=start,
+        images=images,
         seed=seed,
         device=device,
         precision=precision,
@@ -57,7 +79,7 @@ def train(
         minutes=minutes,
         workers=workers,
     )
-    run(find_experiment(experiment, objective), options)
+    run(what, options)
 
 
 def evaluate(
@@ -68,6 +90,7 @@ def evaluate(
     seed: int = 0,
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
+    world: str | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure a checkpoint on fresh scenes.
@@ -77,14 +100,22 @@ def evaluate(
         scenes: how many to draw.
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
+        world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
+            and camera in another light, or in other colours.
         json: write the figures to this file.
     """
     from inference.checkpoint import load_checkpoint
+    from renderer.spec import SceneSpec
     from training import evaluate as module
 
     figures = module.evaluate(
-        load_checkpoint(checkpoint), scenes=scenes, seed=seed, backend=backend, nuisance=nuisance
+        load_checkpoint(checkpoint),
+        scenes=scenes,
+        seed=seed,
+        backend=backend,
+        nuisance=nuisance,
+        world=None if world is None else SceneSpec.load(world),
     )
     show = Table("figure", "value", title=f"{checkpoint}: {scenes} scenes, seed {seed}, {backend}")
     for row in module.table(figures):
@@ -116,7 +147,7 @@ def render(
         height: of a picture in pixels; the camera's aspect gives its width.
         backend: that draws them.
         supersample: samples a pixel along each axis.
-        nuisance: spoil the pictures with the sensor noise of the SceneSpec.
+        nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
     """
     from renderer.spec import SceneSpec
     from training.photos import render_photos

@@ -1,4 +1,4 @@
-"""The scenes of the sleep phase: drawn from the prior, rendered, spoiled, batch by batch.
+"""The scenes of the sleep phase: drawn from the prior, photographed, batch by batch.
 
 Batch i depends on the seed and on i alone, so training that was stopped anywhere goes on with
 exactly the batches that it would have seen, whatever the number of worker processes. On a card
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from renderer.backend import Renderer, open_renderer
-from renderer.nuisance import spoil
+from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -85,18 +85,8 @@ class Dreams(Dataset[Dream]):
             )
         generator = generator_for(self.seed, "dream", index)
         scene = sample(self.spec, self.batch, generator=generator).to(self.device)
-        pictures = _bytes_where_drawn(self._renderer, scene)
-        if self.spec.nuisance.noise is not None:
-            pictures = spoil(pictures, self.spec.nuisance.noise, generator=generator)
+        pictures = photograph(self._renderer, scene, generator=generator)
         return Dream(pictures, tuple(scene.tensors()))
-
-
-def _bytes_where_drawn(renderer: Renderer, scene: Scene) -> Tensor:
-    """Pictures `[B, H, W, 3]` uint8 on the renderer's device."""
-    if renderer.device.type == "cpu":
-        return renderer.render_bytes(scene)
-    # `render_bytes` would bring them to the host.
-    return renderer.render(scene).mul_(255.0).round_().byte().permute(0, 2, 3, 1)
 
 
 def stream(

@@ -16,9 +16,10 @@ from inference.distributions import wrap
 from inference.estimate import Estimate
 from inference.network import InferenceNetwork
 from renderer.backend import Renderer, open_renderer
-from renderer.nuisance import spoil
+from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
+from renderer.spec import SceneSpec
 from training.dreams import generator_for
 from training.metrics import FOUND_WITHIN, accuracy, match, yaw_errors
 
@@ -44,6 +45,7 @@ def evaluate(
     seed: int,
     backend: str = "auto",
     nuisance: bool = False,
+    world: SceneSpec | None = None,
 ) -> dict[str, Any]:
     """Draws scenes that training never saw, infers them, and says how well.
 
@@ -52,16 +54,24 @@ def evaluate(
         scenes: how many.
         seed: of the scenes; none of them occurs in training, whatever its seed.
         backend: that draws the pictures.
-        nuisance: whether the spec's sensor noise spoils them.
+        nuisance: whether all of the spec's nuisance is in the pictures.
+        world: where the scenes are, if not where the checkpoint was trained: the same objects
+            under another light, or in other colours.
 
     Returns:
         The figures as plain data, with the keys that the design names.
+
+    Raises:
+        ValueError: no scenes, or a world with other objects or another camera.
     """
     if scenes < 1:
         raise ValueError("--scenes must be at least 1")
+    if world is not None:
+        _check_world(checkpoint.spec, world)
     supersample = int(checkpoint.config.training.get("experiment", {}).get("supersample", 2))
     inferred, name = run(
         checkpoint.posterior,
+        world=world,
         scenes=scenes,
         generator=generator_for("evaluate", seed),
         backend=backend,
@@ -75,6 +85,7 @@ def evaluate(
         "seed": seed,
         "backend": name,
         "nuisance": nuisance,
+        "world": None if world is None else world.name,
         **accuracy(checkpoint.spec, inferred.estimate.scene, inferred.true),
         "reconstruction_mse": float(inferred.reconstruction_mse.mean()),
         "coverage": coverage(checkpoint, inferred),
@@ -94,20 +105,54 @@ def run(
     backend: str,
     supersample: int,
     nuisance: bool,
+    world: SceneSpec | None = None,
 ) -> tuple[Inferred, str]:
     """Draws and infers; returns what was inferred and the name of the backend that drew."""
-    spec, network = posterior.spec, posterior.config
-    renderer = open_renderer(
-        spec, height=network.height, width=network.width, backend=backend, supersample=supersample
-    )
+    renderer = _open(posterior, backend, supersample)
+    spec, outside = posterior.spec, renderer
+    if world is not None:
+        spec, outside = world, _open(posterior, renderer.name, supersample, world)
     parts: list[Inferred] = []
     for start in range(0, scenes, BATCH):
         true = sample(spec, min(BATCH, scenes - start), generator=generator)
-        pictures = renderer.render_bytes(true)
-        if nuisance and spec.nuisance.noise is not None:
-            pictures = spoil(pictures, spec.nuisance.noise, generator=generator)
+        if nuisance:
+            pictures = photograph(outside, true, generator=generator)
+        else:
+            pictures = outside.render_bytes(true)
         parts.append(_infer(posterior, renderer, pictures, true))
     return _join(parts), renderer.name
+
+
+def _check_world(own: SceneSpec, world: SceneSpec) -> None:
+    def shared(spec: SceneSpec) -> dict[str, object]:
+        return {
+            "camera": spec.camera,
+            "objects": list(zip(spec.class_names, spec.symmetry_orders, strict=True)),
+            "greatest count": spec.count.max,
+        }
+
+    mine, theirs = shared(own), shared(world)
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    if differing:
+        raise ValueError(
+            f"--world {world.name}: has another {' and '.join(differing)} than the checkpoint's "
+            f"{own.name}; only light, colours and nuisance may differ"
+        )
+
+
+def _open(
+    posterior: InferenceNetwork[Any],
+    backend: str,
+    supersample: int,
+    world: SceneSpec | None = None,
+) -> Renderer:
+    return open_renderer(
+        world or posterior.spec,
+        height=posterior.config.height,
+        width=posterior.config.width,
+        backend=backend,
+        supersample=supersample,
+    )
 
 
 def _infer(
@@ -159,11 +204,18 @@ def coverage(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, dict[str, 
 
 
 def quality_limits(
-    posterior: InferenceNetwork[Any], *, generator: torch.Generator, backend: str, supersample: int
+    posterior: InferenceNetwork[Any],
+    *,
+    generator: torch.Generator,
+    backend: str,
+    supersample: int,
+    photos: Tensor | None = None,
 ) -> dict[str, float]:
     """From which reconstruction error on a picture is unlike those that the model knows.
 
-    A margin of a half above all but one in a hundred of held-out pictures, spoiled as in training.
+    A margin of a half above all but one in a hundred of held-out pictures, spoiled as in training;
+    or of held-out `photos` (`[M, 3, H, W]` uint8) of its own table, if the renderer draws those
+    less well.
     """
     inferred, _ = run(
         posterior,
@@ -173,7 +225,15 @@ def quality_limits(
         supersample=supersample,
         nuisance=True,
     )
-    return {"reconstruction_error": 1.5 * float(inferred.reconstruction_mse.quantile(0.99))}
+    greatest = float(inferred.reconstruction_mse.quantile(0.99))
+    if photos is not None:
+        renderer = _open(posterior, backend, supersample)
+        found = [
+            _infer(posterior, renderer, some.permute(0, 2, 3, 1), Scene.empty(len(some), 1))
+            for some in photos.split(BATCH)  # what they show nobody knows, and is not looked at
+        ]
+        greatest = max(greatest, float(_join(found).reconstruction_mse.quantile(0.99)))
+    return {"reconstruction_error": 1.5 * greatest}
 
 
 def expected_calibration_error(probabilities: Tensor, truth: Tensor, *, bins: int = 15) -> float:

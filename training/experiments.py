@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from inference.build import NetworkConfig
+from inference.checkpoint import SCENE, Checkpoint
 from inference.encoder import COARSE_STRIDE
+from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
-from training.objectives import ObjectiveName, WakeConfig
+from training.objectives import EstimatorName, ObjectiveName, WakeConfig
 
 PIXELS = 128 * 128  # of the network's input, about
+COMPARED = 64  # px, the height at which a photo and its explanation are compared, about
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
 
 class Experiment(BaseModel):
@@ -38,6 +42,8 @@ class Experiment(BaseModel):
     tolerance: float = Field(default=0.03, ge=0)  # m, at the start: how coarsely positions count
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
+
+NetworkName = Literal["cells", "plain", "plain-any"]
 
 # What `--objective` changes in an experiment, beside the objective itself.
 Variants = dict[ObjectiveName, dict[str, Any]]
@@ -109,8 +115,75 @@ def _with_objective(
 ) -> Experiment:
     if objective is None:
         return experiment
-    changes = {"objective": objective, **variants.get(objective, {})}
+    changes: dict[str, Any] = {"objective": objective}
+    if objective == "supervised":  # of appendix H.5
+        changes["network"] = _network("plain", experiment.network)
+    return experiment.model_copy(update={**changes, **variants.get(objective, {})})
+
+
+def vary(
+    experiment: Experiment, network: NetworkName | None, estimator: EstimatorName | None
+) -> Experiment:
+    """The experiment with another network, or another estimator of the bound's gradient."""
+    changes: dict[str, Any] = {}
+    if network is not None:
+        changes["network"] = _network(network, experiment.network)
+    if estimator is not None:
+        if experiment.objective not in ("elbo", "wake-sleep"):
+            raise ValueError(
+                f"--estimator {estimator}: the objective {experiment.objective!r} has no bound; "
+                "choose --objective elbo or wake-sleep"
+            )
+        changes["wake"] = experiment.wake.model_copy(update={"estimator": estimator})
     return experiment.model_copy(update=changes)
+
+
+def _network(name: NetworkName, like: NetworkConfig) -> NetworkConfig:
+    """The default network of that name, reading pictures of the same size as another."""
+    if name != "cells":
+        order: Literal["given", "any"] = "any" if name == "plain-any" else "given"
+        return PlainConfig(height=like.height, width=like.width, order=order)
+    if isinstance(like, PosteriorConfig):
+        return like
+    return PosteriorConfig(height=like.height, width=like.width)
+
+
+# What changes where a trained model goes on: gently, and nothing counted coarsely again.
+GOING_ON: dict[str, Any] = {
+    "batch": 16,
+    "steps": 1_000,
+    "learning_rate": 2e-4,
+    "warmup": 50,
+    "tolerance": 0.0,
+}
+
+
+def going_on(experiment: Experiment, start: Checkpoint) -> Experiment:
+    """The experiment with the network and the world of a model to begin with.
+
+    Args:
+        experiment: whose objective and schedules, apart from those that training from scratch
+            needs.
+        start: the model.
+    """
+    config = start.config
+    shrink = 2 if config.network.height >= 2 * COMPARED else 1
+    wake = experiment.wake.model_copy(update={"shrink": shrink})
+    spec = str(start.folder / SCENE / config.scene)
+    changes = {"network": config.network, "spec": spec, "wake": wake, **GOING_ON}
+    return experiment.model_copy(update=changes)
+
+
+def starting_point(name: str, start: Path | None, images: Path | None) -> Path | None:
+    """The checkpoint folder to begin with, or none to begin with fresh weights.
+
+    Args:
+        name: of the experiment. With photos, the shipped model of that name is where to begin.
+        start: what the user chose.
+        images: a folder of photos, if they are to be learned from.
+    """
+    shipped = SHIPPED / name
+    return shipped if start is None and images is not None and shipped.is_dir() else start
 
 
 def input_size(aspect: float) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from inference.build import build_posterior
-from inference.checkpoint import save_checkpoint
+from inference.checkpoint import load_checkpoint, save_checkpoint
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
@@ -32,6 +33,7 @@ from training.objectives import Batch, make_objective
 from training.panels import comparison_panel
 from training.progress import Progress
 from training.state import StateError, load_state, read_meta, save_state
+from training.unlabelled import BLUR, Keeper, Photos, matched_std
 
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
@@ -46,6 +48,8 @@ class RunOptions:
 
     out: Path
     seed: int = 0
+    start: Path | None = None  # a checkpoint folder whose weights to begin with
+    images: Path | None = None  # a folder of photos to learn from, and to be held to
     device: str = "cpu"
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     steps: int | None = None  # the experiment's own when neither this nor minutes is given
@@ -81,8 +85,24 @@ class Run:
     def __init__(self, experiment: Experiment, options: RunOptions) -> None:
         self.experiment, self.options = experiment, options
         self.spec = SceneSpec.load(experiment.spec)
+        awake = experiment.objective in ("elbo", "wake-sleep")
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
         self.posterior = build_posterior(self.spec, experiment.network).to(options.device)
+        self.start: str | None = None  # hash of the weights to begin with
+        if options.start is not None:
+            start = load_checkpoint(options.start)
+            self.start = start.sha256
+            self.posterior.load_state_dict(start.posterior.state_dict())
+        self.photos: Photos | None = None
+        if options.images is not None:
+            if not awake:
+                raise ValueError(
+                    f"the objective {experiment.objective!r} does not learn from photos; with "
+                    "--images choose --objective wake-sleep, or elbo"
+                )
+            self.photos = Photos.load(
+                options.images, height=experiment.network.height, width=experiment.network.width
+            )
         self.dtype = _precision(options)
         self.step = 0
         self.seconds = 0.0  # spent training, over all sessions
@@ -91,12 +111,12 @@ class Run:
             self.total = experiment.steps
         self.history: list[dict[str, Any]] = []
         self.quality: dict[str, float] | None = None  # measured at the end
+        self.best_step = 0  # whose weights were kept, of a run that is held to photos
         self.backend = experiment.backend
         self.state_path = options.out / STATE
         resumes = self.state_path.exists()
         if resumes:
             self._read_progress()
-        awake = experiment.objective in ("elbo", "wake-sleep")
         self.decoders = 1  # processes that draw what images are compared with
         # Searching draws far more than dreaming does: the cores are its own.
         workers = 0 if awake and options.workers is None else options.workers
@@ -112,8 +132,14 @@ class Run:
         if awake and self.draws_on == "cpu":  # network and decoder take turns; both wait for both
             threads = self.decoders = max(1, available_cpus() // 2)
         torch.set_num_threads(options.threads or threads)
+        wake, self.keeper = experiment.wake, None
+        if self.photos is not None:
+            decoder = self._decoder.render
+            std = matched_std(self.posterior, self.photos.learned, decoder, wake.shrink)
+            wake = wake.model_copy(update={"std": (std, std), "blur": (BLUR, BLUR)})
+            self.keeper = Keeper(self.posterior, self.photos.held_out, decoder, wake.shrink, std)
         self.objective = make_objective(
-            experiment.objective, self.posterior, experiment.wake, self._open_decoder
+            experiment.objective, self.posterior, wake, lambda: self._decoder
         )
         self.learning = nn.ModuleDict({"posterior": self.posterior, **self.objective.parts})
         self.learning.to(options.device)
@@ -124,6 +150,8 @@ class Run:
         )
         if resumes:
             load_state(self.state_path, self.learning, self.optimizer)
+            if self.keeper is not None:
+                self.keeper.goes_on(load_checkpoint(options.out).posterior, self.best_step)
         self.dreams = Dreams(
             self.spec,
             height=experiment.network.height,
@@ -144,7 +172,8 @@ class Run:
             slots=None,
         )
 
-    def _open_decoder(self) -> Renderer:
+    @cached_property
+    def _decoder(self) -> Renderer:
         """What images are compared with."""
         return open_renderer(
             self.spec,
@@ -161,6 +190,8 @@ class Run:
             "spec": self.spec.model_dump(mode="json"),
             "seed": self.options.seed,
             "precision": str(self.dtype).removeprefix("torch."),
+            "start": self.start,
+            "images": None if self.photos is None else self.photos.sha256,
         }
 
     def _read_progress(self) -> None:
@@ -175,6 +206,7 @@ class Run:
         self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
         # What is fastest may have changed since, the pictures of a run may not.
         self.backend = meta.get("backend", self.backend)
+        self.best_step = meta.get("best_step", 0)
         if self.options.steps is None:
             self.total = meta["total"]
 
@@ -215,7 +247,11 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.learning_rate()
                 image = pictures.to(device).permute(0, 3, 1, 2).float().div_(255.0)
-                batch = Batch(image, scene.to(device), image)
+                generator = generator_for(options.seed, "step", self.step)
+                photos = image
+                if self.photos is not None:
+                    photos = self.photos.batch(e.batch, generator).to(device)
+                batch = Batch(image, scene.to(device), photos)
                 with torch.autocast(
                     device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
                 ):
@@ -223,7 +259,7 @@ class Run:
                         batch,
                         part=self._part(),
                         tolerance=self.tolerance(),
-                        generator=generator_for(options.seed, "step", self.step),
+                        generator=generator,
                     )
                 self.optimizer.zero_grad(set_to_none=True)
                 losses.loss.backward()
@@ -260,6 +296,8 @@ class Run:
                 if finished or stopped:
                     break
         writer.close()
+        if self.keeper is not None:
+            print(self.keeper)
 
     def save(self) -> None:
         """Writes the checkpoint, then the state to go on from."""
@@ -277,10 +315,11 @@ class Run:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "torch": torch.__version__,
             "history": self.history,
+            **self._origin(),
         }
         save_checkpoint(
             self.options.out,
-            self.posterior,
+            self.posterior if self.keeper is None else self.keeper.best,
             name=self.experiment.name,
             training=training,
             quality=self.quality,
@@ -292,8 +331,24 @@ class Run:
             "total": self.total,
             "seconds": self.seconds,
             "history": self.history,
+            "best_step": 0 if self.keeper is None else self.keeper.best_step,
         }
         save_state(self.state_path, self.learning, self.optimizer, meta)
+
+    def _origin(self) -> dict[str, Any]:
+        """What a run that did not begin with nothing began with, and what became of it."""
+        origin: dict[str, Any] = {}
+        if self.start is not None:
+            origin["start_sha256"] = self.start
+        if self.photos is not None and self.keeper is not None:
+            origin["photos"] = {
+                "learned": len(self.photos.learned),
+                "held_out": len(self.photos.held_out),
+                "bound_at_the_start": float(self.keeper.first.mean()),
+                "bound": float(self.keeper.bounds.mean()),
+                "kept_step": self.keeper.best_step,
+            }
+        return origin
 
     def _log(
         self, writer: SummaryWriter, losses: dict[str, Any], norm: torch.Tensor, speed: float
@@ -306,12 +361,14 @@ class Run:
         writer.add_scalar("images_per_second", speed, self.step)
 
     def _measure_quality(self) -> dict[str, float]:
-        self.posterior.eval()
+        kept = self.posterior if self.keeper is None else self.keeper.best
+        kept.eval()
         limits = quality_limits(
-            self.posterior,
+            kept,
             generator=generator_for(self.options.seed, "quality"),
             backend=self.backend,
             supersample=self.experiment.supersample,
+            photos=None if self.photos is None else self.photos.held_out,
         )
         self.posterior.train()
         return limits
@@ -335,11 +392,15 @@ class Run:
             errors = figures[name]
             assert isinstance(errors, dict)
             row[name] = errors["median"]
+        rendered = renderer.render(inferred)
+        row["reconstruction_mse"] = float((rendered - image).square().mean())
+        if self.keeper is not None:
+            row["bound"] = float(self.keeper.offer(self.posterior, self.step).mean())
         for name, value in row.items():
             if name != "step" and value is not None:
                 writer.add_scalar(f"held_out/{name}", value, self.step)
         shown = slice(0, 8)
-        panel = comparison_panel(image[shown], renderer.render(inferred[shown]))
+        panel = comparison_panel(image[shown], rendered[shown])
         writer.add_image("image_above_rerendered_inference", panel, self.step)
         writer.flush()
         self.history.append(row)

@@ -26,6 +26,8 @@ ObjectiveName = Literal["sleep", "elbo", "wake-sleep", "supervised"]
 tells, from scratch. `wake-sleep`: both. `supervised`: as `sleep`, for the plain network and labels
 in the order in which they come (appendix H.5)."""
 
+EstimatorName = Literal["enumerate", "nvil", "rloo", "vimco"]
+
 
 class WakeConfig(BaseModel):
     """How a run learns from images whose scenes nobody tells.
@@ -35,10 +37,11 @@ class WakeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    estimator: Literal["enumerate", "nvil", "rloo", "vimco"] = "enumerate"
+    estimator: EstimatorName = "enumerate"
     samples: int = Field(default=4, ge=1)  # S, tried or drawn for each image
     draws: int = Field(default=4, ge=1)  # M, scenes imitated for each image
     explore: float = Field(default=0.2, ge=0, lt=1)  # share of poses drawn from the prior
+    turns: int = Field(default=1, ge=1)  # rotations tried of each object that is found
     shrink: int = Field(default=1, ge=1)  # images are compared this many times smaller
     std: tuple[float, float] = (0.5, 0.3)  # of the likelihood, grey levels of 1
     blur: tuple[float, float] = (2.5, 0.5)  # px of the compared images
@@ -54,7 +57,7 @@ class WakeConfig(BaseModel):
     @property
     def search(self) -> Search:
         """How hard `enumerate` looks."""
-        return Search(self.samples, self.draws, self.explore)
+        return Search(self.samples, self.draws, self.explore, self.turns)
 
 
 class Losses(NamedTuple):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from renderer.backend import open_renderer
-from renderer.nuisance import spoil
+from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -38,7 +38,7 @@ def render_photos(
         height: of a picture, px; the camera's aspect gives its width.
         backend: that draws.
         supersample: samples a pixel along each axis.
-        nuisance: whether the spec's sensor noise spoils them.
+        nuisance: whether all of the spec's nuisance is in them.
     """
     if scenes < 1:
         raise ValueError("--scenes must be at least 1")
@@ -52,9 +52,10 @@ def render_photos(
     paths = []
     for index in range(scenes):
         scene = sample(spec, 1, generator=generator)
-        pictures = renderer.render_bytes(scene)
-        if nuisance and spec.nuisance.noise is not None:
-            pictures = spoil(pictures, spec.nuisance.noise, generator=generator)
+        if nuisance:
+            pictures = photograph(renderer, scene, generator=generator)
+        else:
+            pictures = renderer.render_bytes(scene)
         path = out / f"{index:0{digits}d}.png"
         to_image(pictures[0]).save(path)
         write_truth(path.with_suffix(".json"), spec, scene)

@@ -75,6 +75,7 @@ class Progress:
                 f"step {step}/{self._total}  loss {self._loss:.3f}  "
                 f"{self.images_per_second:.0f} images/s{left}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def report(self, figures: dict[str, Any]) -> None:
@@ -82,4 +83,4 @@ class Progress:
         text = "  ".join(
             f"{name} {value:.4g}" for name, value in figures.items() if value is not None
         )
-        self._console.print(f"held out: {text}", highlight=False)
+        self._console.print(f"held out: {text}", highlight=False, soft_wrap=True)

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from inference.images import ImageError
 from service import openapi, problems
 from service.clients import connected
 from service.dependencies import Drawing, Serving
 from service.descriptions import DescriptionError
 from service.drawing import CrowdedError
-from service.images import ImageError
 from service.problems import Problem
 from service.runtime import image_problem
 from service.scene_uploads import read_scene

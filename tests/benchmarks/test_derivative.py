@@ -3,6 +3,7 @@ import torch
 from benchmarks.crowds import Crowd
 from benchmarks.derivative import WholePictures, gradient, gradient_of_noise, ways
 from renderer import Scene, SceneSpec, open_renderer
+from renderer.appearance import Appearance
 from renderer.backend import WindowRenderer
 from renderer.prior import sample
 
@@ -59,8 +60,8 @@ class FlatRenderer:
     def __init__(self, spec: SceneSpec) -> None:
         self.spec = spec
 
-    def render(self, scene: Scene) -> torch.Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> torch.Tensor:
         return scene.position[:, 0, 0, None, None, None].expand(-1, 3, 4, 4).clone()
 
-    def render_bytes(self, scene: Scene) -> torch.Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> torch.Tensor:
         raise NotImplementedError

@@ -67,14 +67,14 @@ def test_poses_and_pixels_are_warps_own_memory(drawing: RaycastRenderer, spec: S
     drawing.render(some(spec, 8))
     drawing.render_windows(some(spec, 8), windows_at(8, drawing.device))
     (tiles,) = drawing._tiles.values()
-    for worlds in (drawing._worlds[8], tiles.worlds):
+    for worlds in (drawing._worlds[8, False], tiles.worlds):
         data, context = worlds.data, worlds.context
         arrays = (data.geom_xpos, data.geom_xmat, data.cam_xpos, data.cam_xmat)
         pairs = [*zip(arrays, worlds.poses, strict=True)]
         for array, tensor in [*pairs, (context.rgb_data, worlds.pixels)]:
             assert tensor.data_ptr() == array.ptr and tensor.device == drawing.device
             assert tensor.is_contiguous() and tensor.nbytes == array.capacity
-    array = tiles.model.cam_intrinsic
+    array = tiles.worlds.model.cam_intrinsic
     assert tiles.centre.data_ptr() == array.ptr + 2 * 4  # behind the two focal lengths
     assert tiles.worlds.sums.data_ptr() == tiles.worlds.context.aa_accum.ptr
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renderer import differentiable
+from renderer.appearance import Appearance
 from renderer.backend import BackendError, Renderer, open_renderer
 from renderer.camera import project
 from renderer.differences import Scheme, Steps
@@ -30,7 +31,7 @@ class Blobs:
     def __init__(self) -> None:
         self.spec = SceneSpec.load("tabletop")  # cup, pan, and a plate that shows no turn
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         points = F.pad(scene.position, (0, 1))
         at = project(self.spec.camera, scene.azimuth, points, self.height, self.width)
         grid = torch.arange(self.height, dtype=at.dtype) + 0.5
@@ -44,7 +45,7 @@ class Blobs:
         colour = torch.where(scene.presence[..., None], colour, 0.0)
         return torch.einsum("bkc,bky,bkx->bcyx", colour, near_y, near_x)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -59,13 +60,13 @@ class Counting:
         self.height, self.width, self.device = inner.height, inner.width, inner.device
         self.calls: list[int] = []
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         self.calls.append(len(scene))
-        return self.inner.render(scene)
+        return self.inner.render(scene, appearance)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         self.calls.append(len(scene))
-        return self.inner.render_bytes(scene)
+        return self.inner.render_bytes(scene, appearance)
 
     def close(self) -> None:
         self.inner.close()
@@ -282,11 +283,11 @@ class Fine:
         self.spec, self.height, self.width = spec, size, size
         self.inner = real_renderer("opengl", spec.name, 8 * size)
 
-    def render(self, scene: Scene) -> Tensor:
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         pictures = [self.inner.render(scene[b]) for b in range(len(scene))]  # large: one at a time
         return F.avg_pool2d(torch.cat(pictures), 8)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         raise NotImplementedError
 
     def close(self) -> None:

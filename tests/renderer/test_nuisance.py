@@ -1,14 +1,19 @@
-"""Exposure, blur and noise of a sensor, on any device."""
+"""Exposure, blur, noise and JPEG, on any device."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from renderer.nuisance import BLUR_RADIUS, gaussian_blur, spoil
-from renderer.spec import Noise
+from renderer import SceneSpec, open_renderer
+from renderer.nuisance import BLUR_RADIUS, as_jpeg, gaussian_blur, photograph, spoil
+from renderer.prior import sample
+from renderer.variation import Noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -53,3 +58,36 @@ def test_blur_and_exposure_stay_on_their_device() -> None:
     grey = torch.empty(2, 8, 8, 3, dtype=torch.uint8, device="meta")
     found = spoil(grey, Noise(blur_px=(0.0, 2.0), gain=(0.9, 1.1)), generator=seeded())
     assert found.device == grey.device and found.shape == grey.shape
+
+
+def test_jpeg_loses_what_its_quality_says() -> None:
+    spec = SceneSpec.load("tabletop")
+    drawing = open_renderer(spec, height=64, width=64)
+    picture = drawing.render_bytes(sample(spec, 1, generator=seeded(3)))
+    quality = torch.tensor([100, 75, 30, 5])
+    found = as_jpeg(picture.expand(4, -1, -1, -1), quality)
+    lost = (found.float() - picture.float()).square().mean(dim=(1, 2, 3)).tolist()
+    assert lost == sorted(lost) and 0 < lost[0] < 5 < 50 < lost[3]
+    varied = spoil(picture.expand(8, -1, -1, -1), Noise(jpeg_quality=(5, 100)), generator=seeded())
+    assert len({one.numpy().tobytes() for one in varied}) > 4
+
+
+def test_photographs_of_a_card_are_those_of_the_host() -> None:
+    spec = SceneSpec.load("tabletop-varied")
+    spec = spec.model_copy(update={"nuisance": spec.nuisance.model_copy(update={"noise": None})})
+    host = open_renderer(spec, height=32, width=32, backend="raycast")
+    scene = sample(spec, 8, generator=seeded())
+    card: Any = SimpleNamespace(device=torch.device("cuda"), render=host.render, spec=spec)
+    found = photograph(card, scene, generator=seeded(1))
+    assert torch.equal(found, photograph(host, scene, generator=seeded(1)))
+    assert not torch.equal(found, photograph(host, scene, generator=seeded(2)))
+
+
+def test_where_nothing_varies_photographs_are_pictures() -> None:
+    spec = SceneSpec.load("objects")
+    drawing = open_renderer(spec, height=32, width=32)
+    scene, generator = sample(spec, 4, generator=seeded()), seeded()
+    before = generator.get_state()
+    found = photograph(drawing, scene, generator=generator)
+    assert torch.equal(found, drawing.render_bytes(scene))
+    assert torch.equal(generator.get_state(), before)

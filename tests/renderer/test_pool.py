@@ -22,6 +22,7 @@ from torch import Tensor
 import renderer.backend
 import renderer.pool
 from renderer import BackendError, Renderer, Scene, SceneSpec, open_renderer
+from renderer.appearance import draw_appearance
 from renderer.backend import WindowRenderer
 from renderer.cpus import available_cpus
 from renderer.differences import Steps, freedoms, perturb, plan
@@ -97,6 +98,22 @@ def moved_windows(spec: SceneSpec, scene: Scene) -> tuple[Scene, Tensor]:
     differences = plan(free, Steps.for_size(spec, SIZE["height"]), "forward")
     moved = perturb(scene, differences)
     return moved, change_windows(spec, scene, differences, moved, SIZE["height"], SIZE["width"])
+
+
+def test_appearances_are_those_of_one_process(
+    pair: tuple[Renderer, Renderer], scene: Scene
+) -> None:
+    varied = SceneSpec.load("tabletop-varied")
+    looks = draw_appearance(varied, len(scene), generator=torch.Generator().manual_seed(1))
+    one, several = pair
+    assert looks is not None and isinstance(several, WindowRenderer)
+    assert isinstance(one, WindowRenderer)
+    found = several.render_bytes(scene, looks)
+    assert torch.equal(found, one.render_bytes(scene, looks))
+    windows = torch.tensor([[5, 9, 20, 12]]).expand(len(scene), 4)
+    found = several.render_windows(scene, windows, looks)
+    assert torch.equal(found, one.render_windows(scene, windows, looks))
+    assert torch.equal(several.render_bytes(scene), one.render_bytes(scene))
 
 
 @pytest.mark.parametrize("count", [70, 1, 0])
@@ -201,7 +218,7 @@ def test_an_interrupted_batch_closes_the_pool(
     assert crew.pictures is not None
     (pid,), name = [process.pid for process in crew.processes], crew.pictures.name
 
-    def interrupted(scene: Scene, **_: int) -> Any:
+    def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(drawing._own, "render_bytes", interrupted)

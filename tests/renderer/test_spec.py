@@ -25,13 +25,13 @@ def save_picture(path: Path, shade: int = 200) -> None:
     Image.fromarray(np.full((8, 8, 3), shade, dtype=np.uint8)).save(path)
 
 
-@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop"])
+@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop", "tabletop-varied"])
 def test_builtin_specs_load_by_name_and_by_file(name: str) -> None:
     spec = SceneSpec.load(name)
     assert spec.name == name and spec.class_names and min(spec.acceptances) > 0.4
     again = SceneSpec.load(BUILTIN / f"{name}.yaml")
     assert again == spec and hash(again) == hash(spec)
-    assert spec.camera.moves == (name == "tabletop")
+    assert spec.camera.moves == (name in ("tabletop", "tabletop-varied"))
 
 
 def test_a_folder_does_not_hide_a_builtin_spec(
@@ -68,7 +68,7 @@ def files(spec: SceneSpec) -> list[bytes]:
     return [spec.resolve(path).read_bytes() for path in paths if path is not None]
 
 
-@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop"])
+@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop", "tabletop-varied"])
 def test_saved_spec_needs_nothing_but_its_folder(name: str, tmp_path: Path) -> None:
     spec = SceneSpec.load(name)
     file = spec.save(tmp_path / "a" / "scene")
@@ -260,8 +260,43 @@ REFUSED = {
     ),
     "reversed blur": (
         put("nuisance", to={"noise": {"blur_px": [2, 1]}}),
-        "nuisance.noise",
-        "`blur_px` must be [least, greatest]",
+        "nuisance.noise.blur_px",
+        "must be [least, greatest], not [2.0, 1.0]; swap the two",
+    ),
+    "unknown nuisance": (
+        put("nuisance", to={"lights": {}}),
+        "nuisance.lights",
+        "unknown key; remove it or correct its spelling",
+    ),
+    "light from below": (
+        put("nuisance", to={"light": {"turn_deg": [0, 80]}}),
+        "nuisance.light.turn_deg[1]",
+        "must be less than or equal to 50",
+    ),
+    "colours of nobody": (
+        put("nuisance", to={"colour": {"classes": {"cub": {"value": 0.1}}}}),
+        "nuisance.colour.classes",
+        "no class is named 'cub'; choose among cube, ball",
+    ),
+    "spread beyond the circle": (
+        put("nuisance", to={"colour": {"table": {"hue_deg": 200}}}),
+        "nuisance.colour.table.hue_deg",
+        "must be less than or equal to 180",
+    ),
+    "camera in its target": (
+        put("nuisance", to={"camera_jitter": {"distance": [-2, 0]}}),
+        "nuisance.camera_jitter.distance",
+        "its least must be above -1.5 m",
+    ),
+    "camera below the table": (
+        put("nuisance", to={"camera_jitter": {"elevation_deg": [-45, 0]}}),
+        "nuisance.camera_jitter.elevation_deg",
+        "keep it between 0 and 90",
+    ),
+    "quality beyond the best": (
+        put("nuisance", to={"noise": {"jpeg_quality": [50, 101]}}),
+        "nuisance.noise.jpeg_quality[1]",
+        "must be less than or equal to 100",
     ),
 }
 

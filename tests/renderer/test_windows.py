@@ -13,6 +13,7 @@ from torch import Tensor
 import renderer.opengl
 import renderer.raycast
 from renderer import differentiable
+from renderer.appearance import Appearance
 from renderer.backend import BackendError, Renderer, WindowRenderer, open_renderer
 from renderer.differences import Differences, Scheme, Steps, freedoms, perturb, plan
 from renderer.differentiable import differentiable_render, picture_changes, window_changes
@@ -337,11 +338,11 @@ class WholePictures:
         self.inner, self.spec, self.name = inner, inner.spec, "whole"
         self.height, self.width, self.device = inner.height, inner.width, inner.device
 
-    def render(self, scene: Scene) -> Tensor:
-        return self.inner.render(scene)
+    def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
+        return self.inner.render(scene, appearance)
 
-    def render_bytes(self, scene: Scene) -> Tensor:
-        return self.inner.render_bytes(scene)
+    def render_bytes(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
+        return self.inner.render_bytes(scene, appearance)
 
     def close(self) -> None:
         self.inner.close()

@@ -22,12 +22,12 @@ from fastapi import FastAPI
 from PIL import Image
 
 from inference.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from inference.images import Decoder, Picture
 from inference.posterior import Posterior, PosteriorConfig
 from renderer import Scene, SceneSpec, open_renderer
 from renderer.prior import sample
 from service.app import create_app
 from service.engine import Answer, Engine, EngineError
-from service.images import Decoder, Picture
 from service.server import Protocol
 from service.settings import Settings
 

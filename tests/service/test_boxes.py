@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
+from inference.images import Rectangle
 from renderer import Scene, SceneSpec, open_renderer
 from renderer.prior import sample
 from service.boxes import image_boxes, outline, outlines
-from service.images import Rectangle
 
 SIDE = 256
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from inference.checkpoint import Checkpoint, save_checkpoint
 from inference.estimate import Estimate
+from inference.images import Decoder, Picture
 from inference.plain import PlainConfig, PlainPosterior
 from renderer import Scene, open_renderer
 from renderer.camera import project
 from service.answers import UNIFORM, compose, describe, optical_pose, quaternion
 from service.engine import SUPERSAMPLE, Engine, EngineError
-from service.images import Decoder, Picture
 
 Encode = Callable[..., bytes]
 

@@ -20,9 +20,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from inference.checkpoint import Checkpoint, CheckpointError
+from inference.images import Picture
 from service.app import create_app
 from service.engine import Answer, EngineError
-from service.images import Picture
 from service.problems import KINDS, NAMESPACE
 from service.schemas import InferResponse, ModelReport
 from service.settings import Settings

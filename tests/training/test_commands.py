@@ -171,3 +171,20 @@ def test_mistakes_are_one_line_that_names_the_mend(
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if line.startswith("error: ")]) == 1
     assert said in lines[-1]
+
+
+def test_scenes_of_another_world(checkpoint: Path) -> None:
+    """The same objects in other colours are drawn as they are there; other objects are refused."""
+    loaded = load_checkpoint(checkpoint)
+    own = loaded.spec
+
+    def measured(world: SceneSpec | None) -> dict[str, object]:
+        figures = evaluate(loaded, scenes=20, seed=3, backend="raycast", world=world)
+        del figures["milliseconds_per_image"], figures["world"]
+        return figures
+
+    assert measured(own) == measured(None)
+    painted = own.model_copy(update={"table": own.table.model_copy(update={"colour": (0, 0, 1)})})
+    assert measured(painted)["reconstruction_mse"] != measured(None)["reconstruction_mse"]
+    with pytest.raises(ValueError, match="another camera and objects and greatest count"):
+        measured(SceneSpec.load("objects"))

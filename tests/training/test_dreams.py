@@ -1,23 +1,19 @@
 """The batches of the sleep phase depend on seed and number alone."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from inference.posterior import Posterior
-from renderer import open_renderer
-from renderer.prior import sample
 from renderer.spec import BUILTIN, SceneSpec
-from training.dreams import Dreams, _bytes_where_drawn, generator_for, stream
+from training.dreams import Dreams, generator_for, stream
 from training.experiments import EXPERIMENTS, PIXELS, find_experiment, input_size
 
 
-def dreams(seed: int = 0) -> Dreams:
+def dreams(seed: int = 0, spec: str = "tabletop") -> Dreams:
     return Dreams(
-        SceneSpec.load("tabletop"),
+        SceneSpec.load(spec),
         height=32,
         width=32,
         supersample=1,
@@ -55,12 +51,13 @@ def test_batches_need_a_backend_by_name() -> None:
         )
 
 
-def test_bytes_of_a_card_are_those_of_the_host() -> None:
-    spec = SceneSpec.load("tabletop")
-    inner = open_renderer(spec, height=32, width=32, backend="raycast")
-    scene = sample(spec, 8, generator=generator_for("bytes"))
-    card: Any = SimpleNamespace(device=torch.device("cuda"), render=inner.render)
-    assert torch.equal(_bytes_where_drawn(card, scene), inner.render_bytes(scene))
+def test_dreams_are_as_varied_as_their_spec_says() -> None:
+    varied = dreams(spec="tabletop-varied")
+    assert torch.equal(varied[0].pictures, varied[0].pictures)
+    # The wall in the upper left corner is always black, or of any colour and as many.
+    usual, other = (one[0].pictures[:, 0, 0].float() for one in (dreams(), varied))
+    assert usual.mean() < 10 < other.mean()
+    assert other.std(dim=0).mean() > 10
 
 
 def test_worker_processes_do_not_draw_on_a_card() -> None:

@@ -12,7 +12,7 @@ from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer import Renderer, Scene, SceneSpec, open_renderer
 from renderer.prior import sample
-from training.experiments import Experiment, find_experiment
+from training.experiments import Experiment, find_experiment, vary
 from training.loop import RunOptions, train
 from training.objectives import Batch, Sleep, Wake, WakeConfig, WakeSleep, make_objective
 
@@ -129,6 +129,20 @@ def test_an_objective_brings_its_settings() -> None:
     elbo = find_experiment("objects", "elbo")
     assert (elbo.objective, elbo.name, elbo.network.height) == ("elbo", "objects", 32)
     assert find_experiment("tabletop", "wake-sleep").objective == "wake-sleep"
+    supervised = find_experiment("tabletop-fixed", "supervised")
+    assert supervised.network == PlainConfig(height=128, width=128, order="given")
+
+
+def test_networks_and_estimators_can_be_exchanged() -> None:
+    elbo = find_experiment("objects", "elbo")
+    assert vary(elbo, None, None) == elbo
+    varied = vary(elbo, "plain-any", "nvil")
+    size = {"height": elbo.network.height, "width": elbo.network.width}
+    assert varied.network == PlainConfig(order="any", **size)
+    assert varied.wake == elbo.wake.model_copy(update={"estimator": "nvil"})
+    assert isinstance(vary(varied, "cells", None).network, PosteriorConfig)
+    with pytest.raises(ValueError, match="choose --objective elbo or wake-sleep"):
+        vary(find_experiment("objects"), None, "rloo")
 
 
 def test_a_run_from_images_goes_on_where_it_was(tmp_path: Path) -> None:

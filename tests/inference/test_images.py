@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from service.images import Decoder, ImageError, Rectangle
+from inference.images import Decoder, ImageError, Rectangle
 
 Encode = Callable[..., bytes]
 DECODER = Decoder(64, 64)
