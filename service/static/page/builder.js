@@ -35,7 +35,7 @@ export class Builder {
       h(
         "fieldset",
         { class: "controls", "aria-label": "Camera" },
-        h("header", {}, h("h3", {}, "Camera"), h("button", { type: "button", class: "quiet", onclick: () => this.shuffle() }, "Another scene")),
+        h("header", {}, h("h2", {}, "Camera"), h("button", { type: "button", class: "quiet", onclick: () => this.shuffle() }, "Another scene")),
         camera.azimuth.max > camera.azimuth.min
           ? this.slider("azimuth", { min: degrees(camera.azimuth.min), max: degrees(camera.azimuth.max), step: 0.5 }, degrees(this.azimuth), (value) => (this.azimuth = radians(value)), (value) => angle(radians(value)))
           : h("p", { class: "caption" }, "This model's camera does not move."),

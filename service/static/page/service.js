@@ -22,15 +22,14 @@ export class ServiceError extends Error {
   }
 }
 
-/** Tells of `state`: `waiting`, `ok`, `busy`, `gone` or `key`; and of `back`, after `gone`. */
+/** Tells of `state`: `ok`, `busy`, `gone` or `key`, with words that say more. */
 export const link = new EventTarget();
-let state = "waiting";
+const waiting = new Set(); // requests that will be asked again
 
-function become(next, words) {
-  const before = state;
-  state = next;
+function become(state, words) {
+  // That one request is answered says nothing to who waits for another.
+  if (state === "ok" && waiting.size) return;
   link.dispatchEvent(new CustomEvent("state", { detail: { state, words } }));
-  if (before === "gone" && next === "ok") link.dispatchEvent(new Event("back"));
 }
 
 /** The API key, for as long as the page is open. */
@@ -51,15 +50,24 @@ export const key = {
  */
 export async function ask(path, { body, type, signal, patient = true } = {}) {
   const until = Date.now() + PATIENCE;
-  for (;;) {
-    try {
-      return await once(path, body, type, signal);
-    } catch (error) {
-      if (!(error instanceof ServiceError)) throw error; // called off
-      if (!patient || error.wait === null || Date.now() + error.wait > until) throw error;
-      await new Promise((done) => setTimeout(done, error.wait));
-      signal?.throwIfAborted();
+  const me = {};
+  try {
+    for (;;) {
+      try {
+        const response = await once(path, body, type, signal);
+        waiting.delete(me);
+        become("ok");
+        return response;
+      } catch (error) {
+        if (!(error instanceof ServiceError)) throw error; // called off
+        if (!patient || error.wait === null || Date.now() + error.wait > until) throw error;
+        waiting.add(me);
+        await new Promise((done) => setTimeout(done, error.wait));
+        signal?.throwIfAborted();
+      }
     }
+  } finally {
+    waiting.delete(me);
   }
 }
 
@@ -94,10 +102,7 @@ async function once(path, body, type, signal) {
       PAUSE,
     );
   }
-  if (response.ok) {
-    become("ok");
-    return response;
-  }
+  if (response.ok) return response;
   const error = await problemOf(response);
   become(...({ 401: ["key", "needs a key"], 503: ["busy", error.kind === "not-ready" ? "starting" : "busy"] }[
     response.status

@@ -116,6 +116,8 @@ async function openWebcam(taken) {
     },
     { once: true },
   );
+  at("webcam-take").disabled = true;
   dialog.showModal();
   await video.play();
+  at("webcam-take").disabled = false;
 }

@@ -256,8 +256,8 @@ export class Space {
       const { camera } = this.model;
       const turn = (this.answer?.camera.azimuth.value ?? 0) + ASIDE;
       const { position } = cameraAt(camera, this.answer?.camera.azimuth.value ?? 0);
-      target.set(...position.map((value) => 0.36 * value));
-      const far = 1.12 * (reach + camera.distance);
+      target.set(...position.map((value) => 0.4 * value));
+      const far = 1.3 * (reach + camera.distance);
       this.eye.position.set(Math.sin(turn) * far * 0.86, -Math.cos(turn) * far * 0.86, 0.52 * far);
     }
     // Its own photo would hang before the camera's eye.

@@ -125,6 +125,7 @@ export class Training {
     if (this.listed) return;
     this.listed = true;
     try {
+      at("figure-close").addEventListener("click", () => at("figure").close());
       const { pictures } = await askJson("figures");
       at("gallery-empty").hidden = pictures.length > 0;
       const items = pictures.map((picture) => ({ picture, item: h("li", {}, h("p", {}, picture.caption)) }));
@@ -144,7 +145,6 @@ async function thumbnail({ name, caption }) {
     at("figure-caption").textContent = caption;
     at("figure").showModal();
   };
-  at("figure-close").onclick = () => at("figure").close();
   return h("button", { type: "button", "aria-label": `Enlarge: ${caption}`, onclick: open }, h("img", { src: url, alt: "" }));
 }
 
