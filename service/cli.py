@@ -78,6 +78,15 @@ def infer(
         tyro.conf.arg(help="PNG, JPEG or WebP files.", metavar="IMAGE...", help_behavior_hint=""),
     ],
     checkpoint: CheckpointFolder = None,
+    refine: Annotated[
+        int,
+        tyro.conf.arg(
+            help="Steps of render and compare, at most; 5 are enough. Default: 0, the network's "
+            "answer as it is. Takes up to $AIRSCENE_REFINE_SECONDS a picture, 1.",
+            metavar="N",
+            help_behavior_hint="",
+        ),
+    ] = 0,
 ) -> int:
     """Print what stands on the table in each picture: the JSON of POST /infer, one line each.
 
@@ -87,6 +96,8 @@ def infer(
     if not images:
         return _complain("no image; name at least one: python -m service infer photo.jpg")
     settings = load_settings(checkpoint=checkpoint)
+    if not 0 <= refine <= settings.max_refine:
+        return _complain(f"--refine {refine}: give a number from 0 to {settings.max_refine}")
     engine = Engine(settings.checkpoint, threads=settings.threads)
     decoder = decoder_for(engine.checkpoint, settings)
     # The first inference is slow; without this, it would be the first picture's timing_ms.
@@ -94,7 +105,7 @@ def infer(
     code = 0
     for path in images:
         try:
-            print(_infer_file(engine, decoder, path), flush=True)
+            print(_infer_file(engine, decoder, path, refine, settings), flush=True)
         except OSError as error:
             code = _complain(f"{path}: {error.strerror}; give the path of an image file")
         except (ImageError, EngineError) as error:
@@ -118,11 +129,16 @@ def main(args: Sequence[str] | None = None) -> int:
         return _complain(str(error))
 
 
-def _infer_file(engine: Engine, decoder: Decoder, path: Path) -> str:
+def _infer_file(
+    engine: Engine, decoder: Decoder, path: Path, steps: int, settings: Settings
+) -> str:
     """The response to one file, as one line of JSON."""
     stamp = now()
     picture = decoder.decode(path.read_bytes())
-    response = compose(engine.infer(picture), request_id=str(path), stamp=stamp)
+    answer = engine.infer(picture)
+    if steps:
+        answer = engine.refine(answer, steps, settings.refine_seconds)
+    response = compose(answer, request_id=str(path), stamp=stamp)
     return response.model_dump_json()
 
 

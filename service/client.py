@@ -118,9 +118,15 @@ class Client:
         """Closes its connections."""
         self._http.close()
 
-    def infer(self, image: bytes, *, samples: int = 0) -> InferResponse:
-        """What stands on the table in a PNG, JPEG or WebP file."""
-        return self._send(_infer(image, samples))
+    def infer(self, image: bytes, *, samples: int = 0, refine: int = 0) -> InferResponse:
+        """What stands on the table in a PNG, JPEG or WebP file.
+
+        Args:
+            image: the file.
+            samples: scenes to draw from the posterior.
+            refine: steps of render and compare; 0 for the network's answer as it is.
+        """
+        return self._send(_infer(image, samples, refine))
 
     def detections(self, image: bytes) -> Detection3DArray:
         """The same with the fields of ROS 2's `vision_msgs/Detection3DArray`."""
@@ -243,9 +249,9 @@ class AsyncClient:
         """Closes its connections."""
         await self._http.aclose()
 
-    async def infer(self, image: bytes, *, samples: int = 0) -> InferResponse:
+    async def infer(self, image: bytes, *, samples: int = 0, refine: int = 0) -> InferResponse:
         """See `Client.infer`."""
-        return await self._send(_infer(image, samples))
+        return await self._send(_infer(image, samples, refine))
 
     async def detections(self, image: bytes) -> Detection3DArray:
         """See `Client.detections`."""
@@ -322,8 +328,9 @@ class AsyncClient:
 _BYTES = {"Content-Type": "application/octet-stream"}
 
 
-def _infer(image: bytes, samples: int) -> Ask[InferResponse]:
-    options = {"content": image, "headers": _BYTES, "params": {"samples": samples}}
+def _infer(image: bytes, samples: int, refine: int) -> Ask[InferResponse]:
+    params = {"samples": samples, "refine": refine}
+    options = {"content": image, "headers": _BYTES, "params": params}
     return Ask(_as(InferResponse), "POST", "infer", options)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.estimate import Estimate
 from inference.images import Picture, Rectangle
+from inference.refine import Refinement, refine
 from renderer import Scene, open_renderer
+from renderer.jacobian import Drawing
 from service.boxes import image_boxes, outlines
 from service.quality import LARGEST_ERROR, Quality, qualities
 
@@ -29,6 +31,12 @@ SUPERSAMPLE = 2
 FOREIGN = (
     "The picture differs from the inferred scene more than the pictures that this model knows: do "
     "not trust the answer. Compare table, objects, light and camera with GET /model."
+)
+
+
+HURRIED = (
+    "Refinement ran out of time: the spreads are those of the network alone. Ask again when the "
+    "server has less to do, or set AIRSCENE_REFINE_SECONDS higher."
 )
 
 
@@ -86,13 +94,18 @@ class Engine:
         self.renderer = open_renderer(
             spec, height=network.height, width=network.width, supersample=SUPERSAMPLE
         )
+        self._drawing = Drawing(self.renderer)
 
     def warm_up(self) -> None:
-        """Renders an empty table and infers it: what is slow once is slow now."""
+        """Renders a scene, infers it and takes slopes: what is slow once is slow now."""
         height, width = self.shape
-        pixels = self.renderer.render(Scene.empty(1, self.checkpoint.spec.count.max))[0]
+        scene = Scene.empty(1, self.checkpoint.spec.count.max)
+        pixels = self.renderer.render(scene)
         whole = Rectangle(0.0, 0.0, float(width), float(height))
-        self.infer(Picture(pixels, width, height, whole, "", ()))
+        self.infer(Picture(pixels[0], width, height, whole, "", ()))
+        scene.presence[:, 0] = True
+        wanted = torch.ones(1, 3 * scene.slots + 1, dtype=torch.bool)
+        self._drawing.jacobian(scene, pixels, wanted)
 
     def infer(self, picture: Picture) -> Answer:
         """The most probable scene of a picture.
@@ -120,27 +133,64 @@ class Engine:
         inferred = time.perf_counter()
         # What is not finite can neither be drawn nor boxed.
         usable = finite.nonzero()[:, 0].tolist()
-        scene = estimate.scene[finite]
-        quality = qualities(self.renderer, pixels[finite], scene, self._limit)
-        boxes = image_boxes(
-            self.checkpoint.spec,
-            scene,
-            self._outlines,
-            shape=self.shape,
-            crops=[pictures[i].crop for i in usable],
-            originals=[(pictures[i].width, pictures[i].height) for i in usable],
-        )
-        done = time.perf_counter()
-        timing = Timing(1e3 * (inferred - started), 0.0, 1e3 * (done - inferred))
+        spent = Timing(1e3 * (inferred - started), 0.0, 0.0)
+        judged = self._judge([pictures[i] for i in usable], estimate[finite], spent)
         answers: list[Answer | EngineError] = [
             EngineError("the network's answer holds numbers that are not finite") for _ in pictures
         ]
-        for i, fits, found in zip(usable, quality, boxes, strict=True):
-            warnings = pictures[i].warnings
+        for i, answer in zip(usable, judged, strict=True):
+            answers[i] = answer
+        return answers
+
+    @torch.inference_mode()
+    def refine(self, answer: Answer, steps: int, seconds: float) -> Answer:
+        """The answer after render and compare; never one that explains its picture less well.
+
+        Args:
+            answer: of this engine.
+            steps: of Gauss-Newton, at most.
+            seconds: that it may take; see `inference.refine`.
+        """
+        self._check_thread()
+        started = time.perf_counter()
+        refined = refine(
+            self.checkpoint.spec,
+            answer.estimate,
+            answer.picture.pixels[None],
+            self._drawing,
+            Refinement(steps=steps, seconds=seconds),
+        )
+        spent = replace(answer.timing, refine=1e3 * (time.perf_counter() - started))
+        (judged,) = self._judge([answer.picture], refined.estimate, spent)
+        if bool(refined.curved.all()):
+            return judged
+        return replace(judged, warnings=(*judged.warnings, HURRIED))
+
+    def _judge(
+        self, pictures: Sequence[Picture], estimate: Estimate, spent: Timing
+    ) -> list[Answer]:
+        """Answers of what was inferred from pictures; what drawing it takes is added to `spent`."""
+        if not pictures:
+            return []
+        started = time.perf_counter()
+        pixels = torch.stack([picture.pixels for picture in pictures])
+        quality = qualities(self.renderer, pixels, estimate.scene, self._limit)
+        boxes = image_boxes(
+            self.checkpoint.spec,
+            estimate.scene,
+            self._outlines,
+            shape=self.shape,
+            crops=[picture.crop for picture in pictures],
+            originals=[(picture.width, picture.height) for picture in pictures],
+        )
+        timing = replace(spent, render=spent.render + 1e3 * (time.perf_counter() - started))
+        answers = []
+        for i, (picture, fits, found) in enumerate(zip(pictures, quality, boxes, strict=True)):
+            warnings = picture.warnings
             if not fits.in_distribution:
                 warnings += (FOREIGN,)
-            answers[i] = Answer(
-                self.checkpoint, pictures[i], estimate[i], found, fits, warnings, timing
+            answers.append(
+                Answer(self.checkpoint, picture, estimate[i], found, fits, warnings, timing)
             )
         return answers
 

@@ -50,7 +50,9 @@ class Gallery:
         return sorted(
             file.name
             for file in self.folder.iterdir()
-            if file.suffix.lower() in self.media_types and file.is_file()
+            if file.suffix.lower() in self.media_types
+            and file.is_file()
+            and not file.name.startswith(".")
         )
 
     def _captions(self) -> dict[str, str]:

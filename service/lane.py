@@ -31,6 +31,10 @@ class Infers(Protocol):
         """The scene in each picture."""
         ...
 
+    def refine(self, answer: Answer, steps: int, seconds: float) -> Answer:
+        """The answer after render and compare, within so many seconds."""
+        ...
+
     def close(self) -> None:
         """Frees everything."""
 
@@ -50,6 +54,8 @@ class Lane:
         self._settings, self._metrics = settings, metrics
         self.inside = 0  # pictures that wait for their answers
         self._pace = 0.0  # s that a picture took lately, in batches that are at least half full
+        self._refining = 0  # answers that wait to be refined
+        self._refine_pace = 0.0  # s that one took lately
         self.batcher: Batcher[Infers, Picture, Answer] = Batcher(
             load,
             self._infer,
@@ -89,7 +95,32 @@ class Lane:
     @property
     def waiting_seconds(self) -> float:
         """How long the next picture will wait, as far as can be told; 0 for the next batch."""
-        return self._pace * self.inside if self.inside > self._settings.batch_size else 0.0
+        inferring = self._pace * self.inside if self.inside > self._settings.batch_size else 0.0
+        return inferring + self._refine_pace * self._refining
+
+    async def refine(self, answer: Answer, steps: int) -> Answer:
+        """The answer after render and compare, on the engine's thread, in its turn.
+
+        Raises:
+            LateError, StoppedError: as `Batcher.call`.
+        """
+        settings = self._settings
+
+        def work(engine: Infers) -> Answer:
+            began = time.perf_counter()
+            refined = engine.refine(answer, steps, settings.refine_seconds)
+            spent = time.perf_counter() - began
+            pace = self._refine_pace
+            self._refine_pace += RECENT * (spent - pace) if pace else spent
+            return refined
+
+        self._refining += 1
+        try:
+            async with asyncio.timeout(settings.max_seconds):
+                found: Answer = await self.batcher.call(work, settings.max_seconds)
+                return found
+        finally:
+            self._refining -= 1
 
     @contextmanager
     def places(self, number: int) -> Iterator[None]:

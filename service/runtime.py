@@ -163,31 +163,55 @@ class Runtime:
         with self._place() as lane:
             return await loop.run_in_executor(self._decoders, lane.decoder.decode, data)
 
-    async def answer(self, data: bytes) -> Answer:
+    async def answer(self, data: bytes, *, refine: int = 0) -> Answer:
         """The scene in an image file.
+
+        Args:
+            data: the file.
+            refine: steps of render and compare, 0 for none.
 
         Raises:
             Problem: what is wrong with the file, or why the engine cannot answer now.
         """
+        self._check_refine(refine)
         with self._place() as lane:
-            return await self._answer(lane, data)
+            answer = await self._answer(lane, data)
+            return await lane.refine(answer, refine) if refine else answer
 
-    async def answers(self, files: list[bytes]) -> list[Answer | Exception]:
+    async def answers(self, files: list[bytes], *, refine: int = 0) -> list[Answer | Exception]:
         """The scenes in several image files, or what is wrong with each: mostly a Problem.
+
+        Args:
+            files: them.
+            refine: steps of render and compare for each, 0 for none. One after the other, so that
+                other requests have their turns between them.
 
         Raises:
             Problem: why the engine cannot answer now.
         """
+        self._check_refine(refine)
+        turn = asyncio.Lock()
 
         async def one(data: bytes) -> Answer | Exception:
             try:
                 with _explained():
-                    return await self._answer(lane, data)
+                    answer = await self._answer(lane, data)
+                    if not refine:
+                        return answer
+                    async with turn:
+                        return await lane.refine(answer, refine)
             except Exception as error:
                 return error
 
         with self._place(len(files)) as lane:
             return await asyncio.gather(*map(one, files))
+
+    def _check_refine(self, steps: int) -> None:
+        if steps > self.settings.max_refine:
+            raise Problem(
+                problems.INVALID,
+                f"query.refine: is {steps}; at most {self.settings.max_refine} steps are taken.",
+            )
 
     async def run(self, work: Callable[[Any], T]) -> T:
         """Has the engine's thread do something with the engine, in its turn.

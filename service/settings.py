@@ -62,6 +62,9 @@ class Settings(BaseSettings):
 
     # Of what one request may ask for, and how long it may wait for it.
     max_samples: int = Field(default=64, ge=0)  # scenes drawn from the posterior
+    max_refine: int = Field(default=20, ge=0)  # steps of render and compare
+    # s, that refining one picture may take; the others wait as long for the engine.
+    refine_seconds: float = Field(default=1.0, gt=0.0)
     render_height: int = Field(default=480, ge=16, le=2048)  # px, of the pictures of POST /render
     max_wait: float = Field(default=30.0, ge=0.0)  # s, of a long poll
     max_waiting: int = Field(default=256, ge=1)  # long polls and event streams at once
@@ -114,6 +117,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"max_images={self.max_images} is more than queue_size={self.queue_size}: such a "
                 "batch would never find room"
+            )
+        longest = min(self.max_seconds, self.stall_seconds)
+        if self.refine_seconds >= longest:
+            raise ValueError(
+                f"refine_seconds={self.refine_seconds:g} must be below max_seconds and "
+                f"stall_seconds, {longest:g}: an answer later than that reaches nobody"
             )
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,13 +15,16 @@ from inference.checkpoint import Checkpoint
 from inference.distributions import wrap
 from inference.estimate import Estimate
 from inference.network import InferenceNetwork
+from inference.refine import Refinement
+from inference.refine import refine as render_and_compare
 from renderer.backend import Renderer, open_renderer
+from renderer.jacobian import Drawing
 from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from training.dreams import generator_for
-from training.metrics import FOUND_WITHIN, accuracy, match, yaw_errors
+from training.metrics import FOUND_WITHIN, accuracy, match, summary, yaw_errors
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 BATCH = 64
@@ -36,6 +39,8 @@ class Inferred:
     estimate: Estimate
     reconstruction_mse: Tensor  # [B], of pixels in [0, 1]
     milliseconds_per_image: float  # of the network alone, in batches
+    refined: Inferred | None = None  # by render and compare, image by image
+    refine_milliseconds: Tensor | None = None  # [B]
 
 
 def evaluate(
@@ -46,6 +51,7 @@ def evaluate(
     backend: str = "auto",
     nuisance: bool = False,
     world: SceneSpec | None = None,
+    refine: int = 0,
 ) -> dict[str, Any]:
     """Draws scenes that training never saw, infers them, and says how well.
 
@@ -57,6 +63,7 @@ def evaluate(
         nuisance: whether all of the spec's nuisance is in the pictures.
         world: where the scenes are, if not where the checkpoint was trained: the same objects
             under another light, or in other colours.
+        refine: steps of render and compare, the figures afterwards under `refined`; 0 for none.
 
     Returns:
         The figures as plain data, with the keys that the design names.
@@ -64,6 +71,8 @@ def evaluate(
     Raises:
         ValueError: no scenes, or a world with other objects or another camera.
     """
+    if refine < 0:
+        raise ValueError("--refine must not be below 0")
     if scenes < 1:
         raise ValueError("--scenes must be at least 1")
     if world is not None:
@@ -77,6 +86,7 @@ def evaluate(
         backend=backend,
         supersample=supersample,
         nuisance=nuisance,
+        refine=refine,
     )
     result: dict[str, Any] = {
         "checkpoint": checkpoint.name,
@@ -86,15 +96,27 @@ def evaluate(
         "backend": name,
         "nuisance": nuisance,
         "world": None if world is None else world.name,
+        **_figures(checkpoint, inferred),
+        "milliseconds_per_image": inferred.milliseconds_per_image,
+    }
+    if inferred.refined is not None and inferred.refine_milliseconds is not None:
+        result["refined"] = {
+            "steps": refine,
+            **_figures(checkpoint, inferred.refined),
+            "milliseconds_per_image": summary(inferred.refine_milliseconds),
+        }
+    return result
+
+
+def _figures(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, Any]:
+    return {
         **accuracy(checkpoint.spec, inferred.estimate.scene, inferred.true),
         "reconstruction_mse": float(inferred.reconstruction_mse.mean()),
         "coverage": coverage(checkpoint, inferred),
         "count_ece": expected_calibration_error(
             inferred.estimate.count_probabilities, inferred.true.count
         ),
-        "milliseconds_per_image": inferred.milliseconds_per_image,
     }
-    return result
 
 
 def run(
@@ -106,6 +128,7 @@ def run(
     supersample: int,
     nuisance: bool,
     world: SceneSpec | None = None,
+    refine: int = 0,
 ) -> tuple[Inferred, str]:
     """Draws and infers; returns what was inferred and the name of the backend that drew."""
     renderer = _open(posterior, backend, supersample)
@@ -119,7 +142,9 @@ def run(
             pictures = photograph(outside, true, generator=generator)
         else:
             pictures = outside.render_bytes(true)
-        parts.append(_infer(posterior, renderer, pictures, true))
+        image = pictures.permute(0, 3, 1, 2).float().div(255.0)
+        part = _infer(posterior, renderer, image, true)
+        parts.append(_refine(part, renderer, image, refine) if refine else part)
     return _join(parts), renderer.name
 
 
@@ -156,9 +181,8 @@ def _open(
 
 
 def _infer(
-    posterior: InferenceNetwork[Any], renderer: Renderer, pictures: Tensor, true: Scene
+    posterior: InferenceNetwork[Any], renderer: Renderer, image: Tensor, true: Scene
 ) -> Inferred:
-    image = pictures.permute(0, 3, 1, 2).float().div(255.0)
     start = time.perf_counter()
     estimate = posterior.infer(image.to(next(posterior.parameters()).device)).to("cpu")
     spent = 1000 * (time.perf_counter() - start) / len(true)
@@ -166,13 +190,36 @@ def _infer(
     return Inferred(true, estimate, error, spent)
 
 
+def _refine(inferred: Inferred, renderer: Renderer, image: Tensor, steps: int) -> Inferred:
+    """The same with what render and compare makes of it."""
+    drawing, options = Drawing(renderer), Refinement(steps=steps)
+    found, milliseconds = [], []
+    for b in range(len(image)):
+        start = time.perf_counter()
+        estimate = inferred.estimate[b]
+        found.append(
+            render_and_compare(renderer.spec, estimate, image[b : b + 1], drawing, options)
+        )
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    refined = replace(
+        inferred,
+        estimate=Estimate.cat([one.estimate for one in found]),
+        reconstruction_mse=torch.cat([one.error for one in found]),
+    )
+    return replace(inferred, refined=refined, refine_milliseconds=torch.tensor(milliseconds))
+
+
 def _join(parts: list[Inferred]) -> Inferred:
+    refined = [part.refined for part in parts if part.refined is not None]
+    spent = [part.refine_milliseconds for part in parts if part.refine_milliseconds is not None]
     times = sorted(part.milliseconds_per_image for part in parts)
     return Inferred(
         Scene.cat([part.true for part in parts]),
         Estimate.cat([part.estimate for part in parts]),
         torch.cat([part.reconstruction_mse for part in parts]),
         times[len(times) // 2],
+        _join(refined) if refined else None,
+        torch.cat(spent) if spent else None,
     )
 
 
@@ -262,6 +309,19 @@ def _share(inside: Tensor) -> float | None:
 
 def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as rows of name and value, in units that people read."""
+    rows = _rows(figures)
+    rows.append(("network alone", f"{figures['milliseconds_per_image']:.2f} ms an image"))
+    if "refined" in figures:
+        refined = figures["refined"]
+        rows += [(f"refined: {name}", value) for name, value in _rows(refined)]
+        spent = ", ".join(
+            f"{key} {value:.0f}" for key, value in refined["milliseconds_per_image"].items()
+        )
+        rows.append(("refined: time", f"{spent} ms an image"))
+    return rows
+
+
+def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (name, f"{figures[name]:.4f}" if figures[name] is not None else "none")
         for name in ("count_accuracy", "identity_accuracy", "recall", "precision", "count_ece")
@@ -289,5 +349,4 @@ def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
                 values.append(f"{key.split('_')[0]} {median * factor:.2f} {unit}")
         rows.append((f"class {name}", "  ".join(values)))
     rows.append(("reconstruction_mse", f"{figures['reconstruction_mse']:.6f}"))
-    rows.append(("network alone", f"{figures['milliseconds_per_image']:.2f} ms an image"))
     return rows

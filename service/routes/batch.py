@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from service import openapi
@@ -22,7 +24,13 @@ router = APIRouter(tags=["inference"])
     openapi_extra=openapi.INFER_BATCH,
     responses=openapi.problems(400, 408, 413, 415, 422, 503),
 )
-async def infer_batch(request: Request, runtime: Serving) -> BatchResponse:
+async def infer_batch(
+    request: Request,
+    runtime: Serving,
+    refine: Annotated[
+        int, Query(ge=0, description="Steps of render and compare for each; see POST /infer.")
+    ] = 0,
+) -> BatchResponse:
     """What stands on the table in each of these pictures, in their order.
 
     A picture that cannot be used has a problem in its place, and the others are answered.
@@ -30,7 +38,7 @@ async def infer_batch(request: Request, runtime: Serving) -> BatchResponse:
     runtime.check_ready()
     stamp = now()
     files = await read_images(request, runtime.settings)
-    answers = await connected(request, runtime.answers(files))
+    answers = await connected(request, runtime.answers(files, refine=refine))
     return BatchResponse(
         request_id=request.state.request_id,
         stamp=stamp,

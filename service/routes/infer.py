@@ -54,6 +54,15 @@ async def infer(
     samples: Annotated[
         int, Query(ge=0, description="Scenes to draw from the posterior; with format=scene.")
     ] = 0,
+    refine: Annotated[
+        int,
+        Query(
+            ge=0,
+            description="Steps of render and compare, at most: the scene is drawn, compared with "
+            "the picture and moved until both agree. Takes some tens of milliseconds; 5 are "
+            "enough. 0: the network's answer as it is.",
+        ),
+    ] = 0,
     steps: Annotated[
         bool,
         Query(description="Tell how the model came to its answer, step by step; format=scene."),
@@ -69,7 +78,7 @@ async def infer(
         raise _no_place("steps", form)
     stamp = now()
     data = await read_image(request, runtime.settings)
-    answer = await connected(request, runtime.answer(data))
+    answer = await connected(request, runtime.answer(data, refine=refine))
     composed = compose(answer, request_id=request.state.request_id, stamp=stamp)
     if samples:
         drawn = await connected(request, runtime.run(lambda _: draw_samples(answer, samples)))

@@ -189,9 +189,9 @@ def test_a_run_on_photos_goes_on_where_it_was(folder: Path, tmp_path: Path) -> N
 
 def stop_after(steps: int, options: RunOptions) -> None:
     """As if a signal had come."""
-    from training.loop import Run
+    from training.scene_run import SceneRun
 
-    run = Run(tiny(), options)
+    run = SceneRun(tiny(), options)
 
     class Stopped(list[int]):
         def __bool__(self) -> bool:

@@ -13,8 +13,8 @@ const shapes = new Map();
  * The shape of a class.
  *
  * @param {string} name of the class.
- * @returns {Promise<{scene: import("three").Group, triangles: Float32Array, radius: number}>}
- *   `scene`: to be cloned; turned by +90° about x it has the object's frame. `triangles`: nine
+ * @returns {Promise<{scene: Object, triangles: Float32Array, radius: number}>}
+ *   `scene`: a Group of three.js, to be cloned; turned by +90° about x it has the object's frame. `triangles`: nine
  *   numbers each, m, in the object's frame. `radius`: of the footprint, m.
  */
 export function shapeOf(name) {
