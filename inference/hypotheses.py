@@ -23,6 +23,7 @@ SPREAD = 500.0  # times its variance: what the noise of a block's blurred values
 LEFT_OPEN = 0.012  # squared grey levels of 1 in a block: less shows nothing worth a look
 
 TURNS = 8  # yaws that are tried for a full turn
+NUDGE = 0.35  # rad to both sides, of what has come to rest beside its best turn
 SIDES = 4  # directions in which one object is split into two
 APART = 0.8  # of an object's radius, by which each of the two is moved
 
@@ -78,6 +79,9 @@ def alternatives(
             yaws = _yaws(spec, c, float(scene.yaw[0, slot]))
             for yaw in yaws[1:] if c == own else yaws:
                 found.add((slot, c), slot, _with(scene, slot, c, scene.position[0, slot], yaw))
+            for nudge in (-NUDGE, NUDGE) if c == own and len(yaws) > 1 else ():
+                one = _with(scene, slot, c, scene.position[0, slot], yaws[0] + nudge)
+                found.add((slot, "nudged"), slot, one)
         found.add((slot, "none"), slot, _without(scene, slot))
         if room:
             for one in _split(spec, scene, slot, count):

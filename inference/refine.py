@@ -46,7 +46,7 @@ class Refinement:
     """How hard to try."""
 
     steps: int = 5  # of Gauss-Newton, at most
-    rounds: int = 3  # of hypotheses, at most; 0 keeps number and classes as they are
+    rounds: int = 4  # of hypotheses, at most; 0 keeps number and classes as they are
     seconds: float = math.inf  # for all images together, covariances included
 
     def __post_init__(self) -> None:
