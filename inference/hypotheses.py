@@ -27,6 +27,10 @@ NUDGE = 0.35  # rad to both sides, of what has come to rest beside its best turn
 SIDES = 4  # directions in which one object is split into two
 APART = 0.8  # of an object's radius, by which each of the two is moved
 
+BEAM = 4  # hypotheses that are followed up
+ALIKE = 2  # of a family, at most
+CLOSEST = 0.5  # of the smaller radius: objects do not stand closer than that, middle to middle
+
 
 class Doubt(NamedTuple):
     """How much of an image its picture leaves unexplained, and where most of it."""
@@ -99,6 +103,29 @@ def alternatives(
         for yaw in _yaws(spec, c, 0.0)[::2]:
             found.add(("here", c), count, _with(scene, count, c, position, yaw))
     return found.all()
+
+
+def promising(errors: list[float], family: list[int]) -> list[int]:
+    """Which of R hypotheses to follow up, by their errors: the least, not all of one family."""
+    chosen: list[int] = []
+    for index in sorted(range(len(errors)), key=errors.__getitem__):
+        if sum(family[one] == family[index] for one in chosen) < ALIKE:
+            chosen.append(index)
+        if len(chosen) == BEAM:
+            break
+    return chosen
+
+
+def stand_apart(spec: SceneSpec, scene: Scene) -> Tensor:
+    """Which scenes, `[B]` bool, have no two objects in the same place, where they may not."""
+    if not spec.placement.no_overlap:
+        return torch.ones(len(scene), dtype=torch.bool, device=scene.azimuth.device)
+    radii = scene.position.new_tensor([geometry.radius for geometry in spec.geometries])
+    radius = radii[scene.identity.where(scene.presence, 0)]
+    near = torch.minimum(radius[:, :, None], radius[:, None]) * CLOSEST
+    both = scene.presence[:, :, None] & scene.presence[:, None]
+    both = both & ~torch.eye(scene.slots, dtype=torch.bool, device=both.device)
+    return ~((torch.cdist(scene.position, scene.position) < near) & both).any(dim=(1, 2))
 
 
 class _Found:
