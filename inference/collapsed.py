@@ -27,7 +27,6 @@ from inference.distributions import PlaneGaussian, VonMises, wrap
 from inference.likelihood import Likelihood
 from inference.posterior import Context, Posterior
 from inference.prior import StepPrior
-from inference.turns import turn
 from renderer.camera import from_view, to_view
 from renderer.scene import Scene
 
@@ -41,7 +40,6 @@ class Search:
     particles: int = 4  # S, poses tried at each step
     draws: int = 4  # M, scenes drawn from what was found
     explore: float = 0.2  # share of poses drawn from the prior: what q has given up is found again
-    turns: int = 1  # rotations of which each drawn object takes one; 1 leaves it as it is
 
 
 class Found(NamedTuple):
@@ -125,16 +123,6 @@ def search(
     log_count = torch.stack([stage.log_z for stage in stages], 1) + log_p_count
     log_count = log_count.clamp_min(IMPOSSIBLE)
     scenes = _draw_scenes(stages, log_count, options.draws, generator)
-    if options.turns > 1:
-        scenes = turn(
-            scenes,
-            image,
-            decoder,
-            likelihood,
-            posterior.orders,
-            options.turns,
-            generator=generator,
-        )
     return Found(log_count.logsumexp(1), log_count, scenes)
 
 

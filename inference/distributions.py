@@ -74,6 +74,12 @@ class Gaussian(NamedTuple):
         """One number of each, `[...]`; differentiable in the parameters."""
         return self.mean + self.std * torch.empty_like(self.mean).normal_(generator=generator)
 
+    def divergence(self, other: Gaussian) -> Tensor:
+        """Kullback-Leibler divergence from `other` to this, nats: `[...]`."""
+        ratio = self.std / other.std
+        offset = (self.mean - other.mean) / other.std
+        return 0.5 * (ratio.square() + offset.square() - 1) - ratio.log()
+
 
 class VonMises(NamedTuple):
     """The von Mises density on the circle; concentration 0 is uniform."""

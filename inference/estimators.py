@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from inference.elbo import Terms, elbo_terms
+from inference.elbo import Prior, Terms, Trace, elbo_terms
 from inference.likelihood import Likelihood
-from inference.network import InferenceNetwork
-from inference.prior import StepPrior
-from renderer.scene import Scene
+
+ContextT = TypeVar("ContextT")
+Z = TypeVar("Z")
 
 
 class Surrogate(NamedTuple):
@@ -139,13 +139,27 @@ class Baseline(nn.Module):
         self.deviation.lerp_(signal.std().clamp_min(1.0), rate)
 
 
+class Recogniser(Protocol[ContextT, Z]):
+    """A network q(z | image) of which the bound needs draws, whatever z is."""
+
+    def encode(self, image: Tensor, /) -> ContextT:
+        """Reads images once."""
+        ...
+
+    def trace(
+        self, context: ContextT, samples: int = 1, *, generator: torch.Generator | None = None
+    ) -> Trace[Z]:
+        """Draws from q, differentiably, step by step; see `InferenceNetwork.trace`."""
+        ...
+
+
 def bound_loss(
-    posterior: InferenceNetwork[Any],
+    posterior: Recogniser[ContextT, Z],
     image: Tensor,
     target: Tensor,
-    decoder: Callable[[Scene], Tensor],
+    decoder: Callable[[Z], Tensor],
     likelihood: Likelihood,
-    prior: StepPrior,
+    prior: Prior[Z],
     estimator: Estimator,
     *,
     samples: int,
@@ -156,11 +170,11 @@ def bound_loss(
 
     Args:
         posterior: the network that learns.
-        image: `[B, 3, H, W]` in [0, 1], as the network sees them.
+        image: `[B, channels, H, W]` in [0, 1], as the network sees them.
         target: the same images as the decoder draws them, smaller perhaps.
-        decoder: renders scenes, differentiably.
+        decoder: draws what the network says, differentiably.
         likelihood: of an image given a picture.
-        prior: of scenes.
+        prior: of what the network says.
         estimator: how discrete choices learn.
         samples: S, draws an image.
         baseline: learns what each step may expect; none where the estimator takes none.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inference.elbo import Trace
 from inference.encoder import COARSE_STRIDE
 from inference.estimate import Estimate
+from inference.scan import Scan
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
@@ -129,6 +130,14 @@ class InferenceNetwork(nn.Module, ABC, Generic[ContextT]):
     @abstractmethod
     def infer(self, image: Tensor) -> Estimate:
         """The most probable scene of each picture `[B, 3, H, W]`, object by object."""
+
+    def scan(self, image: Tensor) -> Scan | None:
+        """How `infer` comes to its answer; None of networks that attend to no place.
+
+        Args:
+            image: `[B, 3, H, W]` in [0, 1].
+        """
+        return None
 
     def log_prob(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from inference.anchors import table_anchors
-from inference.cell import Cell, Objects, ProposalHead, Proposals
+from inference.cell import Attention, Cell, Objects, ProposalHead, Proposals
 from inference.distributions import (
     PlaneGaussian,
     VonMises,
@@ -20,10 +21,11 @@ from inference.distributions import (
     wrap,
 )
 from inference.elbo import Trace
-from inference.encoder import Encoder
-from inference.estimate import Estimate, find_peak
+from inference.encoder import STRIDE, Encoder
+from inference.estimate import Estimate, Peak, find_peak
 from inference.network import InferenceNetwork, InputConfig, LogProb
 from inference.orders import orders_of
+from inference.scan import Scan
 from renderer.camera import from_view, to_view
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -192,20 +194,12 @@ class Posterior(InferenceNetwork[Context]):
         """The most probable scene of each picture `[B, 3, H, W]`, object by object."""
         context = self.encode(image)
         batch, device = len(image), image.device
-        angle = self._centre_azimuth(context.summary)
+        angle = self._most_probable_azimuth(context)
         azimuth_std = torch.zeros(batch, device=device)
         if self.spec.camera.moves:
-            angle, azimuth_std = context.azimuth.loc, context.azimuth.std()
-        cells = context.proposals.map
-        state = self.cell.start(context.summary, angle, cells.salience.shape[1])
-        presence, found = [], []
-        for _ in range(self.slots):
-            look = self.cell.attend(state, cells)
-            peak = find_peak(context.proposals, look.log_weights, self.orders)
-            presence.append(look.presence_logit)
-            found.append(peak)
-            state = self.cell.advance(state, cells, peak.objects, angle)
-        logits = torch.stack(presence, dim=1)
+            azimuth_std = context.azimuth.std()
+        looks, found = zip(*self._look_around(context, angle), strict=True)
+        logits = torch.stack([look.presence_logit for look in looks], dim=1)
         probabilities = count_probabilities(logits)
         objects = Objects(
             *(torch.stack(v, 1) for v in zip(*(p.objects for p in found), strict=True))
@@ -229,6 +223,36 @@ class Posterior(InferenceNetwork[Context]):
             torch.stack([p.yaw_std for p in found], 1),
             azimuth_std,
         )
+
+    @torch.no_grad()
+    def scan(self, image: Tensor) -> Scan:
+        """Where each step of `infer` looks; see `InferenceNetwork.scan`."""
+        context = self.encode(image)
+        looks = [
+            look for look, _ in self._look_around(context, self._most_probable_azimuth(context))
+        ]
+        weights = torch.stack([look.log_weights for look in looks], 1).exp()
+        rows, columns = self.config.height // STRIDE, self.config.width // STRIDE
+        return Scan(
+            torch.sigmoid(torch.stack([look.presence_logit for look in looks], 1)),
+            weights.unflatten(-1, (rows, columns)),
+        )
+
+    def _most_probable_azimuth(self, context: Context) -> Tensor:
+        """`[B]` rad."""
+        if self.spec.camera.moves:
+            return context.azimuth.loc
+        return self._centre_azimuth(context.summary)
+
+    def _look_around(self, context: Context, azimuth: Tensor) -> Iterator[tuple[Attention, Peak]]:
+        """What each of the K steps decides and finds when it takes the most probable object."""
+        cells = context.proposals.map
+        state = self.cell.start(context.summary, azimuth, cells.salience.shape[1])
+        for _ in range(self.slots):
+            look = self.cell.attend(state, cells)
+            peak = find_peak(context.proposals, look.log_weights, self.orders)
+            yield look, peak
+            state = self.cell.advance(state, cells, peak.objects, azimuth)
 
     def _to_view(self, scene: Scene) -> Objects:
         # Whatever absent slots hold, even no numbers at all, must not reach a gradient.

@@ -29,6 +29,19 @@ def unary_presence(probabilities: Tensor) -> Tensor:
     return at_least[1:] / at_least[:-1].clamp_min(torch.finfo(at_least.dtype).tiny)
 
 
+def log_presence(probabilities: Tensor, count: Tensor) -> Tensor:
+    """Log probability of each step's z_pres: `[R, K]`, 0 from the second absent step on.
+
+    Args:
+        probabilities: p(n) for n = 0 to K, `[K + 1]`.
+        count: `[R]` int64, how many steps are present.
+    """
+    on = unary_presence(probabilities)
+    step = torch.arange(len(on), device=count.device)
+    n = count[:, None]
+    return torch.where(step < n, on.log(), torch.where(step == n, torch.log1p(-on), 0.0))
+
+
 @dataclass(frozen=True)
 class StepPrior:
     """p(scene) as a product over steps: presence, identity, position, yaw; and the camera.
@@ -71,12 +84,7 @@ class StepPrior:
 
     def log_presence(self, scene: Scene) -> Tensor:
         """Of each step's z_pres: `[B, K]`, 0 from the second absent step on."""
-        on = unary_presence(scene.azimuth.new_tensor(self.count))
-        step = torch.arange(scene.slots, device=scene.azimuth.device)
-        count = scene.count[:, None]
-        return torch.where(
-            step < count, on.log(), torch.where(step == count, torch.log1p(-on), 0.0)
-        )
+        return log_presence(scene.azimuth.new_tensor(self.count), scene.count)
 
     def log_pose(self, position: Tensor, yaw: Tensor) -> Tensor:
         """Of positions `[..., 2]` m and yaws `[...]` rad: `[...]`, the two broadcast."""

@@ -10,17 +10,20 @@ that explain them, by rendering, and imitates those that it finds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inference.collapsed import Search, search
+from inference.gauss_newton import Drawing
 from inference.likelihood import Likelihood
 from inference.network import InferenceNetwork
+from inference.polish import polish
 from inference.posterior import Posterior
 from inference.prior import StepPrior
+from inference.turns import turn
 from renderer.scene import Scene
 
 
@@ -56,6 +59,14 @@ def sleep_loss(
     return SleepLoss(azimuth + objects, azimuth, objects)
 
 
+@dataclass(frozen=True)
+class Settling:
+    """What becomes of scenes that were found roughly: see `turns` and `polish`."""
+
+    turns: int = 1  # rotations of which each object takes one; 1 leaves it as it is
+    steps: int = 0  # of Gauss-Newton; 0 leaves poses as they are
+
+
 class WakeLoss(NamedTuple):
     """Negative log density of the scenes that were found, and the bound that the search gives."""
 
@@ -67,10 +78,11 @@ def wake_loss(
     posterior: Posterior,
     image: Tensor,
     target: Tensor,
-    decoder: Callable[[Scene], Tensor],
+    drawing: Drawing,
     likelihood: Likelihood,
     prior: StepPrior,
     options: Search,
+    settling: Settling = Settling(),
     *,
     tolerance: float = 0.0,
     generator: torch.Generator | None = None,
@@ -81,18 +93,41 @@ def wake_loss(
         posterior: the network that learns, and proposes where to look.
         image: `[B, 3, H, W]` in [0, 1], as the network sees them.
         target: the same images as the decoder draws them, smaller perhaps.
-        decoder: renders scenes.
+        drawing: renders scenes.
         likelihood: of an image given a picture.
         prior: of scenes.
         options: how hard to look.
+        settling: what to do with scenes that were found before they are imitated.
         tolerance: m, no density is made sharper than this; see `Posterior.encode`.
         generator: of random numbers.
     """
     context = posterior.encode(image, tolerance=tolerance)
     with torch.autocast(image.device.type, enabled=False):
         found = search(
-            posterior, context, target, decoder, likelihood, prior, options, generator=generator
+            posterior,
+            context,
+            target,
+            drawing.render,
+            likelihood,
+            prior,
+            options,
+            generator=generator,
         )
+        scenes = found.scenes
+        if settling.turns > 1:
+            scenes = turn(
+                scenes,
+                target,
+                drawing.render,
+                likelihood,
+                posterior.orders,
+                settling.turns,
+                generator=generator,
+            )
+        if settling.steps:
+            scenes = polish(
+                scenes, target, drawing, likelihood, prior, settling.steps, generator=generator
+            )
         rows = torch.arange(len(image), device=image.device).repeat_interleave(options.draws)
-        log_prob = posterior.log_prob_given(context.select(rows), found.scenes, generator=generator)
+        log_prob = posterior.log_prob_given(context.select(rows), scenes, generator=generator)
     return WakeLoss(-log_prob.total.mean(), found.bound.mean())

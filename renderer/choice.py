@@ -165,10 +165,15 @@ class _Contest:
 
 def cache_file() -> Path:
     """Where answers are kept; there may be nothing yet."""
+    return cache_folder() / "backends.json"
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept for the user; there may be no such folder yet."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     # A relative one is to be ignored, says the XDG specification.
     folder = Path(cache) if Path(cache).is_absolute() else Path("~/.cache").expanduser()
-    return folder / "airscene" / "backends.json"
+    return folder / "airscene"
 
 
 def _read() -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ class Scene:
         columns = zip(*(scene.tensors() for scene in scenes), strict=True)
         return Scene(*(torch.cat(values) for values in columns))
 
-    def records(self, spec: SceneSpec) -> list[dict[str, object]]:
+    def records(self, spec: SceneSpec) -> list[dict[str, Any]]:
         """The scenes as plain data for JSON: metres, radians, class names; one dict a scene."""
         return [
             {
@@ -125,3 +125,25 @@ class Scene:
             }
             for b in range(len(self))
         ]
+
+    @staticmethod
+    def of_records(spec: SceneSpec, records: Sequence[dict[str, Any]]) -> Scene:
+        """The scenes that `records` wrote.
+
+        Raises:
+            ValueError: one has more objects than the spec, or an object that it does not know.
+        """
+        scene = Scene.empty(len(records), spec.count.max)
+        for row, record in enumerate(records):
+            if len(record["objects"]) > spec.count.max:
+                raise ValueError(f"{spec.name} has at most {spec.count.max} objects, not {record}")
+            scene.azimuth[row] = record["azimuth"]
+            for slot, item in enumerate(record["objects"]):
+                if item["class_id"] not in spec.class_names:
+                    raise ValueError(f"{spec.name} has no object {item['class_id']!r}")
+                scene.presence[row, slot] = True
+                scene.identity[row, slot] = spec.class_names.index(item["class_id"])
+                scene.position[row, slot, 0] = item["position"]["x"]
+                scene.position[row, slot, 1] = item["position"]["y"]
+                scene.yaw[row, slot] = item["yaw"]
+        return scene

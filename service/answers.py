@@ -120,6 +120,13 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
             aspect=camera.aspect,
             azimuth=schemas.Range(min=least, max=greatest),
         ),
+        table=schemas.TableModel(
+            size=schemas.Vector2(x=2 * spec.table.half_size[0], y=2 * spec.table.half_size[1]),
+            colour=list(spec.table.colour),
+        ),
+        placement=schemas.Placement(
+            extent=schemas.Vector2(x=spec.placement.extent[0], y=spec.placement.extent[1])
+        ),
         input=schemas.InputSize(width=network.width, height=network.height),
         evaluation=checkpoint.evaluation,
         card=checkpoint.card,

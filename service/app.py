@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from inference.checkpoint import Checkpoint, code_version
 from service import openapi, problems, telemetry
 from service.access import Access
+from service.assets import ASSETS
 from service.cameras.choice import choose_store
 from service.cameras.live import Cameras
 from service.drawing import Artist
@@ -25,8 +24,6 @@ from service.routes import PAGES, ROUTERS
 from service.runtime import Runtime
 from service.schemas import ImagesUpload, ImageUpload
 from service.settings import Settings
-
-STATIC = Path(__file__).parent / "static"
 
 
 def create_app(
@@ -99,7 +96,7 @@ def create_app(
     app.add_middleware(RequestContext, runtime=runtime)
     problems.install(app)
     openapi.install(app, ImageUpload, ImagesUpload, keys=bool(keys))
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", ASSETS, name="static")
 
     for router in ROUTERS:
         app.include_router(router, prefix="/v1", responses=openapi.COMMON)

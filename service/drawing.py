@@ -38,10 +38,15 @@ class Artist:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="artist")
         self._inside = 0
         self._model = ""  # whose scenes the renderer draws
-        self._renderer: Renderer | None = None
+        self._renderers: dict[bool, Renderer] = {}  # by whether they draw previews
 
     async def draw(
-        self, checkpoint: Checkpoint, description: SceneDescription, photo: bytes | None
+        self,
+        checkpoint: Checkpoint,
+        description: SceneDescription,
+        photo: bytes | None,
+        *,
+        preview: bool = False,
     ) -> bytes:
         """The PNG file of a scene, or of its difference from a photo.
 
@@ -49,6 +54,7 @@ class Artist:
             checkpoint: whose world the scene is of.
             description: of the scene.
             photo: an image file; of each colour its absolute difference is drawn.
+            preview: draw it half as large.
 
         Raises:
             DescriptionError: the checkpoint's world has no such scene.
@@ -61,7 +67,7 @@ class Artist:
         try:
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(
-                self._thread, self._draw, checkpoint, description, photo
+                self._thread, self._draw, checkpoint, description, photo, preview
             )
         finally:
             self._inside -= 1
@@ -72,10 +78,14 @@ class Artist:
         self._thread.shutdown()
 
     def _draw(
-        self, checkpoint: Checkpoint, description: SceneDescription, photo: bytes | None
+        self,
+        checkpoint: Checkpoint,
+        description: SceneDescription,
+        photo: bytes | None,
+        preview: bool,
     ) -> bytes:
         scene = scene_of(checkpoint.spec, description)
-        renderer = self._opened(checkpoint)
+        renderer = self._opened(checkpoint, preview)
         pixels = renderer.render_bytes(scene)[0].numpy()
         if photo is not None:
             settings = self._settings
@@ -92,20 +102,22 @@ class Artist:
         Image.fromarray(pixels).save(file, "PNG")
         return file.getvalue()
 
-    def _opened(self, checkpoint: Checkpoint) -> Renderer:
-        """The renderer of a checkpoint's world; opening one takes seconds on some machines."""
-        if self._renderer is None or self._model != checkpoint.sha256:
+    def _opened(self, checkpoint: Checkpoint, preview: bool) -> Renderer:
+        """A renderer of a checkpoint's world; opening one takes seconds on some machines."""
+        if self._model != checkpoint.sha256:
             self._close()
-            height = self._settings.render_height
+            self._model = checkpoint.sha256
+        if preview not in self._renderers:
+            height = self._settings.render_height // (2 if preview else 1)
             width = round(height * checkpoint.spec.camera.aspect)
-            self._renderer = open_renderer(
+            self._renderers[preview] = open_renderer(
                 checkpoint.spec, height=height, width=width, supersample=SUPERSAMPLE
             )
-            self._model = checkpoint.sha256
-        return self._renderer
+        return self._renderers[preview]
 
     def _close(self) -> None:
-        close = getattr(self._renderer, "close", None)
-        if close is not None:
-            close()
-        self._renderer = None
+        for renderer in self._renderers.values():
+            close = getattr(renderer, "close", None)
+            if close is not None:
+                close()
+        self._renderers = {}

@@ -206,6 +206,24 @@ class SceneDescription(_Described):
     objects: list[DescribedObject] = Field(max_length=64)
 
 
+class AttentionMap(_Model):
+    """How much a step looked at each cell of a grid over the picture."""
+
+    region: Box2D = Field(description="Of the picture, that the grid divides into equal cells.")
+    rows: int
+    columns: int
+    weights: list[float] = Field(description="Row by row from the top left; they sum to 1.")
+
+
+class Step(_Model):
+    """One step of the inference: attend, decide whether anything is left, infer it, repeat."""
+
+    presence: float = Field(
+        description="Probability that there is another object, given that there were all before."
+    )
+    attention: AttentionMap
+
+
 class InferResponse(_Model):
     """The scene in one picture."""
 
@@ -223,6 +241,11 @@ class InferResponse(_Model):
     timing_ms: TimingMs
     samples: list[SceneDescription] = Field(
         default=[], description="Scenes drawn from the model's posterior, when asked for."
+    )
+    steps: list[Step] = Field(
+        default=[],
+        description="How the model came to its answer, when asked for: the k-th step found the "
+        "k-th of `objects`; the ones behind the last object, if any, found nothing left.",
     )
 
 
@@ -257,6 +280,19 @@ class ImageUpload(_Model):
     )
 
 
+class ShownPicture(_Model):
+    """A picture that lies beside the model."""
+
+    name: str = Field(description="Of the file; the last part of its address.")
+    caption: str
+
+
+class PictureList(_Model):
+    """Pictures that lie beside the model."""
+
+    pictures: list[ShownPicture]
+
+
 class KnownClass(_Model):
     """A class of objects that the model knows."""
 
@@ -283,6 +319,26 @@ class CameraModel(_Model):
     azimuth: Range = Field(description="rad")
 
 
+class Vector2(_Model):
+    """x, y."""
+
+    x: float
+    y: float
+
+
+class TableModel(_Model):
+    """The table: its top is the plane z = 0, centred on the origin."""
+
+    size: Vector2 = Field(description="m, from edge to edge")
+    colour: list[float] = Field(description="Red, green and blue, 0 to 1, sRGB.")
+
+
+class Placement(_Model):
+    """Where the origins of objects stand."""
+
+    extent: Vector2 = Field(description="m; from -extent to +extent along each axis")
+
+
 class InputSize(_Model):
     """Size at which the network looks at a picture."""
 
@@ -296,10 +352,13 @@ class ModelReport(_Model):
     name: str
     version: str
     sha256: str = Field(description="Of the weights, model.safetensors.")
+    kind: Literal["3d"] = Field(default="3d", description="3d: it infers objects on a table.")
     frame_id: Literal["table"] = "table"
     classes: list[KnownClass]
     count_max: int
     camera: CameraModel
+    table: TableModel
+    placement: Placement
     input: InputSize
     evaluation: dict[str, Any] | None = Field(
         description="What was measured on this model, when it was: see `evaluate`."

@@ -16,8 +16,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def default_checkpoint() -> Path:
     """The shipped checkpoint: under the working directory, else beside the source tree."""
-    beside = REPOSITORY / SHIPPED
-    return beside if not SHIPPED.is_dir() and beside.is_dir() else SHIPPED
+    return shipped(SHIPPED)
+
+
+def shipped(folder: str | Path) -> Path:
+    """A folder that we ship: under the working directory, else beside the source tree."""
+    here, beside = Path(folder), REPOSITORY / folder
+    return beside if not here.is_dir() and beside.is_dir() else here
 
 
 def default_threads() -> int:
@@ -63,6 +68,11 @@ class Settings(BaseSettings):
     render_height: int = Field(default=480, ge=16, le=2048)  # px, of the pictures of POST /render
     max_wait: float = Field(default=30.0, ge=0.0)  # s, of a long poll
     max_waiting: int = Field(default=256, ge=1)  # long polls and event streams at once
+
+    # Pictures for the page: photos to try, and drawings about the training. When not given, the
+    # folders `examples` and `figures` in the checkpoint's.
+    examples: Path | None = None
+    figures: Path | None = None
 
     # The cameras whose latest scene is kept.
     max_cameras: int = Field(default=32, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,14 +61,8 @@ def train(
     from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
     from training.loop import train as run
+    from training.picture_experiments import PICTURE_EXPERIMENTS, with_estimator
 
-    if images is not None and objective is None:
-        objective = "wake-sleep"
-    what = vary(find_experiment(experiment, objective), network, estimator)
-    start = starting_point(experiment, start, images)
-    if start is not None:
-        what = going_on(what, load_checkpoint(start))
-        print(f"begins with the weights of {start}")
     options = RunOptions(
         out=out,
         start=start,
@@ -79,49 +74,81 @@ def train(
         minutes=minutes,
         workers=workers,
     )
-    run(what, options)
+    if experiment in PICTURE_EXPERIMENTS:
+        if objective is not None or network is not None:
+            raise ValueError(
+                f"--objective and --network are for scenes; {experiment} learns from its images"
+            )
+        run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
+        return
+    if images is not None and objective is None:
+        objective = "wake-sleep"
+    what = vary(find_experiment(experiment, objective), network, estimator)
+    start = starting_point(experiment, start, images)
+    if start is not None:
+        what = going_on(what, load_checkpoint(start))
+        print(f"begins with the weights of {start}")
+    run(what, replace(options, start=start))
 
 
 def evaluate(
     checkpoint: Annotated[Path, tyro.conf.Positional],
     /,
     *,
-    scenes: int = 1000,
+    scenes: int | None = None,
     seed: int = 0,
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
     world: str | None = None,
     refine: int = 0,
+    counts: tuple[int, ...] | None = None,
     json: Path | None = None,
 ) -> None:
-    """Measure a checkpoint on fresh scenes.
+    """Measure a checkpoint on fresh scenes, or a 2D one on images of digits it never saw.
 
     Args:
         checkpoint: its folder.
-        scenes: how many to draw.
+        scenes: how many to draw; 1,000 by default, 10,000 images of a 2D checkpoint.
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
         nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
         world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
             and camera in another light, or in other colours.
         refine: measure the scenes after so many steps of render and compare as well; 5 are enough.
+        counts: how many objects an image shows, each as likely, for a 2D checkpoint; as in its
+            training by default.
         json: write the figures to this file.
     """
-    from inference.checkpoint import load_checkpoint
+    from inference.checkpoint2d import Checkpoint2d, open_checkpoint
     from renderer.spec import SceneSpec
     from training import evaluate as module
+    from training import picture_evaluation
 
-    figures = module.evaluate(
-        load_checkpoint(checkpoint),
-        scenes=scenes,
-        seed=seed,
-        backend=backend,
-        nuisance=nuisance,
-        world=None if world is None else SceneSpec.load(world),
-        refine=refine,
-    )
-    show = Table("figure", "value", title=f"{checkpoint}: {scenes} scenes, seed {seed}, {backend}")
-    for row in module.table(figures):
+    found = open_checkpoint(checkpoint)
+    if isinstance(found, Checkpoint2d):
+        if nuisance or world is not None or refine or backend != "auto":
+            raise ValueError(
+                f"--backend, --nuisance, --world and --refine are for scenes; {checkpoint} is 2D"
+            )
+        n = 10_000 if scenes is None else scenes
+        figures = picture_evaluation.evaluate_pictures(found, images=n, seed=seed, counts=counts)
+        rows, what = picture_evaluation.table(figures), f"{n} images, seed {seed}"
+    else:
+        if counts is not None:
+            raise ValueError(f"--counts is for 2D checkpoints; {checkpoint} is of scenes")
+        n = 1000 if scenes is None else scenes
+        figures = module.evaluate(
+            found,
+            scenes=n,
+            seed=seed,
+            backend=backend,
+            nuisance=nuisance,
+            world=None if world is None else SceneSpec.load(world),
+            refine=refine,
+        )
+        rows, what = module.table(figures), f"{n} scenes, seed {seed}, {backend}"
+    show = Table("figure", "value", title=f"{checkpoint}: {what}")
+    for row in rows:
         show.add_row(*row)
     Console().print(show)
     if json is not None:
@@ -219,11 +246,32 @@ def descend(
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def figures(
+    directory: Annotated[Path, tyro.conf.Positional], /, *, out: Path | None = None
+) -> None:
+    """Make a page of tables and pictures from evaluated checkpoints.
+
+    Args:
+        directory: with checkpoint folders, anywhere below it, that hold an evaluation.json; and
+            with what `descend` wrote on an experiment as descent-EXPERIMENT.json.
+        out: folder for the page; `figures` in that directory when not given.
+    """
+    from training.report import write_report
+
+    print(write_report(directory, out or directory / "figures"))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one line, not a traceback."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"train": train, "evaluate": evaluate, "render": render, "descend": descend},
+            {
+                "train": train,
+                "evaluate": evaluate,
+                "figures": figures,
+                "render": render,
+                "descend": descend,
+            },
             prog="python -m training",
         )
     except (ValueError, OSError, BackendError, FloatingPointError) as error:

@@ -280,7 +280,7 @@ def quality_limits(
     if photos is not None:
         renderer = _open(posterior, backend, supersample)
         found = [
-            _infer(posterior, renderer, some.permute(0, 2, 3, 1), Scene.empty(len(some), 1))
+            _infer(posterior, renderer, some.float().div(255.0), Scene.empty(len(some), 1))
             for some in photos.split(BATCH)  # what they show nobody knows, and is not looked at
         ]
         greatest = max(greatest, float(_join(found).reconstruction_mse.quantile(0.99)))

@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from inference.build import AnyPosterior
 from inference.collapsed import Search
-from inference.estimators import ESTIMATORS, Baseline, bound_loss
+from inference.estimators import ESTIMATORS, Baseline, Recogniser, bound_loss
 from inference.likelihood import Likelihood
 from inference.posterior import Posterior
 from inference.prior import StepPrior
-from inference.wakesleep import sleep_loss, wake_loss
+from inference.wakesleep import Settling, sleep_loss, wake_loss
 from renderer.backend import Renderer
 from renderer.differentiable import differentiable_render
+from renderer.jacobian import Drawing
 from renderer.scene import Scene
 
 ObjectiveName = Literal["sleep", "elbo", "wake-sleep", "supervised"]
@@ -42,6 +43,7 @@ class WakeConfig(BaseModel):
     draws: int = Field(default=4, ge=1)  # M, scenes imitated for each image
     explore: float = Field(default=0.2, ge=0, lt=1)  # share of poses drawn from the prior
     turns: int = Field(default=1, ge=1)  # rotations tried of each object that is found
+    polish: int = Field(default=0, ge=0)  # steps of Gauss-Newton towards where it fits
     shrink: int = Field(default=1, ge=1)  # images are compared this many times smaller
     std: tuple[float, float] = (0.5, 0.3)  # of the likelihood, grey levels of 1
     blur: tuple[float, float] = (2.5, 0.5)  # px of the compared images
@@ -57,7 +59,12 @@ class WakeConfig(BaseModel):
     @property
     def search(self) -> Search:
         """How hard `enumerate` looks."""
-        return Search(self.samples, self.draws, self.explore, self.turns)
+        return Search(self.samples, self.draws, self.explore)
+
+    @property
+    def settling(self) -> Settling:
+        """What `enumerate` does with what it found."""
+        return Settling(self.turns, self.polish)
 
 
 class Losses(NamedTuple):
@@ -121,7 +128,8 @@ class Wake:
     """
 
     def __init__(self, posterior: AnyPosterior, config: WakeConfig, renderer: Renderer) -> None:
-        self.posterior, self.config, self.renderer = posterior, config, renderer
+        self.posterior = posterior
+        self.compare_with(renderer, config)
         if config.estimator == "enumerate" and not isinstance(posterior, Posterior):
             raise ValueError(
                 "the estimator 'enumerate' looks for scenes with the map of cells; for the plain "
@@ -132,6 +140,10 @@ class Wake:
         self.baseline: Baseline | None = None
         if config.estimator == "nvil":
             self.parts["baseline"] = self.baseline = Baseline(posterior.config.hidden)
+
+    def compare_with(self, renderer: Renderer, config: WakeConfig) -> None:
+        """What images are compared with from here on, and how."""
+        self.config, self.renderer, self.drawing = config, renderer, Drawing(renderer)
 
     def __call__(
         self, batch: Batch, *, part: float, tolerance: float, generator: torch.Generator
@@ -146,16 +158,18 @@ class Wake:
                 self.posterior,
                 image,
                 target,
-                self.renderer.render,
+                self.drawing,
                 likelihood,
                 self.prior,
                 config.search,
+                config.settling,
                 tolerance=tolerance,
                 generator=generator,
             )
             return Losses(found.loss, {"wake/loss": found.loss, "wake/bound": found.bound})
+        recogniser: Recogniser[Any, Scene] = self.posterior
         surrogate = bound_loss(
-            self.posterior,
+            recogniser,
             image,
             target,
             self._decode,

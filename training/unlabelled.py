@@ -145,12 +145,21 @@ class Keeper:
         shrink: int,
         std: float,
     ) -> None:
+        self._start = copy.deepcopy(posterior).eval()
         self.best = copy.deepcopy(posterior).eval()
         self.best_step = 0
-        self._photos, self._decoder, self._shrink = photos, decoder, shrink
-        self._likelihood = Likelihood(std, BLUR)
+        self._photos, self._shrink = photos, shrink
         self._prior = StepPrior.of(posterior.spec, wrapped=isinstance(posterior, Posterior))
-        self.bounds = self.first = self.measure(posterior)  # [M] nats, of the best
+        self.judge_by(decoder, std)
+
+    def judge_by(self, decoder: Callable[[Scene], Tensor], std: float) -> None:
+        """Another renderer, or likelihood, from here on; the best stays only if it still is."""
+        self._decoder, self._likelihood = decoder, Likelihood(std, BLUR)
+        best, step = self.best, self.best_step
+        self.first = self.bounds = self.measure(self._start)  # [M] nats
+        self.best, self.best_step = copy.deepcopy(self._start), 0
+        if step:
+            self.offer(best, step)
 
     @torch.no_grad()
     def measure(self, posterior: InferenceNetwork[Any]) -> Tensor:
@@ -175,6 +184,7 @@ class Keeper:
         error = float(gain.std()) / math.sqrt(len(gain)) if len(gain) > 1 else 0.0
         if float(gain.mean()) > error:
             self.best.load_state_dict(posterior.state_dict())
+            self.best.spec = posterior.spec
             self.bounds, self.best_step = bounds, step
         return bounds
 

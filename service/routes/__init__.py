@@ -4,6 +4,7 @@ from service.routes import (
     admin,
     batch,
     cameras,
+    galleries,
     health,
     infer,
     meshes,
@@ -16,7 +17,7 @@ from service.routes import (
 # Mounted at `/v1`, which is what the documentation shows, and at `/`: the newest version's.
 ROUTERS = (
     *(infer.router, batch.router, render.router),
-    *(model.router, meshes.router, cameras.router),
+    *(model.router, meshes.router, cameras.router, galleries.router),
     *(health.router, metrics.router, admin.router),
 )
 

@@ -18,6 +18,7 @@ from service.formats.choice import MEDIA_TYPES, Format, write
 from service.problems import Problem
 from service.samples import draw_samples
 from service.schemas import InferResponse
+from service.steps import walk
 from service.uploads import read_image
 
 router = APIRouter(tags=["inference"])
@@ -62,6 +63,10 @@ async def infer(
             "enough. 0: the network's answer as it is.",
         ),
     ] = 0,
+    steps: Annotated[
+        bool,
+        Query(description="Tell how the model came to its answer, step by step; format=scene."),
+    ] = False,
     scene_id: Annotated[int, Query(ge=0, description="With format=bop.")] = 0,
     im_id: Annotated[int, Query(ge=0, description="With format=bop.")] = 0,
 ) -> InferResponse | Response:
@@ -69,6 +74,8 @@ async def infer(
     runtime.check_ready()
     runtime.check_room()
     _check_samples(samples, runtime.settings.max_samples, form)
+    if steps and form is not Format.SCENE:
+        raise _no_place("steps", form)
     stamp = now()
     data = await read_image(request, runtime.settings)
     answer = await connected(request, runtime.answer(data, refine=refine))
@@ -76,6 +83,14 @@ async def infer(
     if samples:
         drawn = await connected(request, runtime.run(lambda _: draw_samples(answer, samples)))
         composed = composed.model_copy(update={"samples": drawn})
+    if steps:
+        walked = await connected(request, runtime.run(lambda _: walk(answer)))
+        if walked is None:
+            raise Problem(
+                problems.INVALID,
+                "query.steps: the network of this model attends to no place; leave it out.",
+            )
+        composed = composed.model_copy(update={"steps": walked})
     if form is Format.SCENE:
         return composed
     spec = answer.checkpoint.spec
@@ -89,6 +104,10 @@ def _check_samples(samples: int, most: int, form: Format) -> None:
     if samples > most:
         raise Problem(problems.INVALID, f"query.samples: is {samples}; at most {most} are drawn.")
     if samples and form is not Format.SCENE:
-        raise Problem(
-            problems.INVALID, f"query.samples: format={form} has no place for them; leave it out."
-        )
+        raise _no_place("samples", form)
+
+
+def _no_place(query: str, form: Format) -> Problem:
+    return Problem(
+        problems.INVALID, f"query.{query}: format={form} has no place for them; leave it out."
+    )

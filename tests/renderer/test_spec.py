@@ -25,7 +25,10 @@ def save_picture(path: Path, shade: int = 200) -> None:
     Image.fromarray(np.full((8, 8, 3), shade, dtype=np.uint8)).save(path)
 
 
-@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop", "tabletop-varied"])
+BUILTIN_SPECS = ["objects", "tabletop-fixed", "tabletop-fixed-once", "tabletop", "tabletop-varied"]
+
+
+@pytest.mark.parametrize("name", BUILTIN_SPECS)
 def test_builtin_specs_load_by_name_and_by_file(name: str) -> None:
     spec = SceneSpec.load(name)
     assert spec.name == name and spec.class_names and min(spec.acceptances) > 0.4
@@ -68,7 +71,7 @@ def files(spec: SceneSpec) -> list[bytes]:
     return [spec.resolve(path).read_bytes() for path in paths if path is not None]
 
 
-@pytest.mark.parametrize("name", ["objects", "tabletop-fixed", "tabletop", "tabletop-varied"])
+@pytest.mark.parametrize("name", BUILTIN_SPECS)
 def test_saved_spec_needs_nothing_but_its_folder(name: str, tmp_path: Path) -> None:
     spec = SceneSpec.load(name)
     file = spec.save(tmp_path / "a" / "scene")

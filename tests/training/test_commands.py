@@ -52,13 +52,7 @@ def test_render_writes_pictures_with_their_truth(
     renderer = open_renderer(spec, height=48, width=48, backend="raycast", supersample=2)
     for index in range(3):
         truth = json.loads((tmp_path / f"{index:03d}.json").read_text())
-        scene = Scene.empty(1, 3)
-        scene.azimuth[0] = truth["azimuth"]
-        for slot, item in enumerate(truth["objects"]):
-            scene.presence[0, slot] = True
-            scene.identity[0, slot] = spec.class_names.index(item["class_id"])
-            scene.position[0, slot] = torch.tensor([item["position"]["x"], item["position"]["y"]])
-            scene.yaw[0, slot] = item["yaw"]
+        scene = Scene.of_records(spec, [truth])
         drawn = renderer.render_bytes(scene)[0].numpy()
         with Image.open(tmp_path / f"{index:03d}.png") as image:
             assert np.array_equal(np.asarray(image), drawn), "the truth draws the picture again"

@@ -127,10 +127,10 @@ def test_schedules_fall_evenly_in_their_logarithm() -> None:
 def test_an_objective_brings_its_settings() -> None:
     assert find_experiment("objects").objective == "sleep"
     elbo = find_experiment("objects", "elbo")
-    assert (elbo.objective, elbo.name, elbo.network.height) == ("elbo", "objects", 32)
+    assert (elbo.objective, elbo.name, elbo.wake.turns) == ("elbo", "objects", 8)
     assert find_experiment("tabletop", "wake-sleep").objective == "wake-sleep"
     supervised = find_experiment("tabletop-fixed", "supervised")
-    assert supervised.network == PlainConfig(height=128, width=128, order="given")
+    assert supervised.network == PlainConfig(height=64, width=64, order="given")
 
 
 def test_networks_and_estimators_can_be_exchanged() -> None:
@@ -167,9 +167,9 @@ def test_a_run_from_images_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def halfway(experiment: Experiment, options: RunOptions) -> None:
     """The first steps of a longer run, which is then told to stop."""
-    from training.loop import Run
+    from training.scene_run import SceneRun
 
-    run = Run(experiment, replace(options, steps=6))
+    run = SceneRun(experiment, replace(options, steps=6))
     told: list[int] = []
     objective, calls = run.objective, 0
 

@@ -14,10 +14,11 @@ import pytest
 import safetensors.torch
 import torch
 
-import training.loop
+import training.scene_run
 from inference.posterior import PosteriorConfig
 from training.experiments import Experiment
-from training.loop import Run, RunOptions, train
+from training.loop import RunOptions, train
+from training.scene_run import SceneRun
 
 STEPS = 12
 
@@ -160,14 +161,14 @@ def test_a_run_keeps_the_backend_that_auto_chose(
     tiny = a_tiny_experiment()
     assert tiny.backend == "auto"
     fastest = "raycast"
-    monkeypatch.setattr(training.loop, "choose_backend", lambda *_, **__: fastest)
+    monkeypatch.setattr(training.scene_run, "choose_backend", lambda *_, **__: fastest)
     options = RunOptions(out=tmp_path, steps=2, workers=0, threads=1)
     before, after = torch.get_num_threads(), []
     try:
-        run = Run(tiny, options)
+        run = SceneRun(tiny, options)
         run.save()
         fastest = "opengl"
-        after = [Run(tiny, options), Run(tiny, replace(options, out=tmp_path / "new"))]
+        after = [SceneRun(tiny, options), SceneRun(tiny, replace(options, out=tmp_path / "new"))]
     finally:
         torch.set_num_threads(before)
     assert run.backend == run.dreams.backend == "raycast"
@@ -187,11 +188,11 @@ def test_pictures_are_drawn_where_the_network_is_if_the_backend_can(
     workers: int | None,
     expected: tuple[str, int],
 ) -> None:
-    monkeypatch.setattr(training.loop, "choose_backend", lambda *_, **__: backend)
+    monkeypatch.setattr(training.scene_run, "choose_backend", lambda *_, **__: backend)
     before = torch.get_num_threads()
     try:  # a device without contents stands for a card
         options = RunOptions(out=tmp_path, device="meta", precision="float32", workers=workers)
-        run = Run(a_tiny_experiment(), options)
+        run = SceneRun(a_tiny_experiment(), options)
     finally:
         torch.set_num_threads(before)
     assert (run.dreams.device, run.workers) == expected

@@ -1,0 +1,58 @@
+"""The bound of equation 3 with the number of glimpses summed out.
+
+Presence stops at the first 0, so that of all that K steps may say about it only K + 1 outcomes
+exist. The steps are unrolled once, as if all were present, and with the sums of the first n layers
+for canvases
+
+    sum_n q(n) [log p(image | z_1..z_n) - KL_1..n] - KL(q(n) || p(n))
+
+is the bound itself, one draw of the continuous choices aside: nothing discrete is left to score,
+and no baseline is needed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inference.air2d import Air2d, Context
+from inference.distributions import unary_steps
+
+
+class Enumerated(NamedTuple):
+    """The bound of R images, outcome by outcome."""
+
+    log_q: Tensor  # [R, K + 1] log q(n)
+    value: Tensor  # [R, K + 1] nats: log p(n) + log p(image | z_1..n) - KL_1..n
+
+    @property
+    def bound(self) -> Tensor:
+        """`[R]` nats."""
+        return (self.log_q.exp() * (self.value - self.log_q)).sum(1)
+
+
+def enumerated_bound(
+    model: Air2d, context: Context, *, generator: torch.Generator | None = None
+) -> Enumerated:
+    """The bound with one draw of windows and codes; differentiable.
+
+    Args:
+        model: network, decoder and prior.
+        context: of R encoded images.
+        generator: of random numbers.
+    """
+    image, prior = context.image, model.config.prior
+    said = model.unroll(context, noise=generator)
+    layers = model.decoder.layers(said.drawn_where, said.drawn_what)
+    nothing = torch.zeros_like(layers[:, :1])
+    canvases = torch.cat([nothing, layers.cumsum(1)], 1)
+    explained = model.likelihood.log_prob(image[:, None], canvases)
+    divergence = said.where.divergence(prior.where(image)).sum(-1)
+    divergence = divergence + said.what.divergence(prior.what(image)).sum(-1)  # [R, K]
+    paid = torch.cat([divergence.new_zeros(len(image), 1), divergence.cumsum(1)], 1)
+    outcomes = torch.arange(paid.shape[1], device=image.device)
+    log_q = unary_steps(said.presence_logits[:, None], outcomes).sum(-1)
+    log_p = prior.count_probabilities(model.config.steps).to(image).log()
+    return Enumerated(log_q, log_p + explained - paid)

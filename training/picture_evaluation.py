@@ -1,0 +1,103 @@
+"""Measures a 2D checkpoint on images of digits that no training set shows."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from inference.air2d import Air2d
+from inference.checkpoint2d import Checkpoint2d
+from inference.enumerated import enumerated_bound
+from training.dreams import generator_for
+from training.picture_experiments import PictureExperiment
+from training.pictures import PictureData, Pictures, load_pictures
+
+CHUNK = 250  # images a pass
+# What is added to the seed of a set of images that is measured on: training draws the others.
+FRESH = 1_000_000
+
+
+def evaluate_pictures(
+    checkpoint: Checkpoint2d,
+    *,
+    images: int,
+    seed: int,
+    counts: tuple[int, ...] | None = None,
+) -> dict[str, Any]:
+    """Makes images that training never saw, of test digits, and says how well they are read.
+
+    Args:
+        checkpoint: the model; how it was trained says which images it is for.
+        images: how many.
+        seed: of the images, and of what is drawn for the bound.
+        counts: how many objects an image shows, each as likely; those of training by default.
+
+    Returns:
+        The figures as plain data: `count_accuracy`, of the most probable count; `elbo`, nats, one
+        draw an image; `count_accuracy_by_count`; and what they were measured on.
+
+    Raises:
+        DataError: MNIST is not there, or so many objects find no room.
+        ValueError: there is nothing to measure.
+    """
+    if images < 1:
+        raise ValueError("--scenes must be at least 1")
+    experiment = PictureExperiment.model_validate(checkpoint.config.training["experiment"])
+    data = PictureData(
+        form=experiment.data.form,
+        counts=counts or experiment.data.counts,
+        images=images,
+        seed=FRESH + seed,
+    )
+    pictures = load_pictures(data, "test")
+    started = time.perf_counter()
+    figures = measure(checkpoint.model, pictures, generator=generator_for("evaluate", seed))
+    return {
+        "checkpoint": checkpoint.config.name,
+        "sha256": checkpoint.config.sha256,
+        "form": data.form,
+        "counts": list(data.counts),
+        "images": images,
+        "seed": seed,
+        **figures,
+        "milliseconds_per_image": 1000 * (time.perf_counter() - started) / images,
+    }
+
+
+@torch.no_grad()
+def measure(model: Air2d, pictures: Pictures, *, generator: torch.Generator) -> dict[str, Any]:
+    """Count accuracy, in all and for each count, and the bound, of a set of images.
+
+    Args:
+        model: what reads them.
+        pictures: with how many objects each shows.
+        generator: of what is drawn for the bound.
+    """
+    device = next(model.parameters()).device
+    right, bounds = [], []
+    for rows in torch.arange(len(pictures.count)).split(CHUNK):
+        image = pictures.batch(rows).to(device)
+        right.append(model.infer(image).count.cpu() == pictures.count[rows])
+        bounds.append(enumerated_bound(model, model.encode(image), generator=generator).bound)
+    correct = torch.cat(right).double()
+    return {
+        "count_accuracy": float(correct.mean()),
+        "count_accuracy_by_count": {
+            str(n): float(correct[pictures.count == n].mean())
+            for n in pictures.count.unique().tolist()
+        },
+        "elbo": float(torch.cat(bounds).double().mean()),
+    }
+
+
+def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as rows of name and value."""
+    by_count = figures["count_accuracy_by_count"].items()
+    return [
+        ("count_accuracy", f"{figures['count_accuracy']:.4f}"),
+        *((f"count_accuracy of {n}", f"{value:.4f}") for n, value in by_count),
+        ("elbo", f"{figures['elbo']:.1f} nats"),
+        ("milliseconds_per_image", f"{figures['milliseconds_per_image']:.2f}"),
+    ]

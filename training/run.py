@@ -1,0 +1,306 @@
+"""One training run: the loop that all experiments share, resumable at any moment.
+
+What a run learns from, what it maximises and on what it is measured is its kind's affair: see
+`scene_run` for scenes that a renderer draws, `picture_run` for images with a learned decoder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from training.dreams import generator_for
+from training.objectives import Losses
+from training.progress import Progress
+from training.schedule import Schedule
+from training.state import StateError, load_state, read_meta, save_state
+
+STATE = Path("training") / "state.safetensors"
+LOGS = Path("training") / "tensorboard"
+CALIBRATION = (20, 120)  # steps over which the speed is measured when a time is given
+
+BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run an experiment on this machine."""
+
+    out: Path
+    seed: int = 0
+    start: Path | None = None  # a checkpoint folder whose weights to begin with
+    images: Path | None = None  # a folder of photos to learn from, and to be held to
+    device: str = "cpu"
+    precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
+    steps: int | None = None  # the experiment's own when neither this nor minutes is given
+    minutes: float | None = None
+    # Processes that render on the CPU. When not given, a third of the cores, or none with a
+    # card: it draws as well, in this process.
+    workers: int | None = None
+    threads: int | None = None  # of the network; the other cores when not given
+    save_seconds: float = 60.0
+    evaluate_every: int = 500  # steps
+
+
+class HeldOut(NamedTuple):
+    """What was measured on what a run never learns from."""
+
+    figures: dict[str, Any]  # by name
+    panel: Tensor  # [3, h, w] in [0, 1], some of it, and what the network made of it
+    caption: str
+
+
+class Run(ABC, Generic[BatchT]):
+    """One run of an experiment: its network, its optimizer, and how far it is.
+
+    A kind of run makes its network, calls `_read_progress` when it goes on with an earlier one,
+    and ends by `_learn`.
+    """
+
+    def __init__(self, experiment: Schedule, options: RunOptions) -> None:
+        self.schedule, self.options = experiment, options
+        self.dtype = _precision(options)
+        self.step = 0
+        self.seconds = 0.0  # spent training, over all sessions
+        self.total: int | None = options.steps
+        if options.steps is None and options.minutes is None:
+            self.total = experiment.steps
+        self.history: list[dict[str, Any]] = []
+        self.state_path = options.out / STATE
+        self.resumes = self.state_path.exists()
+
+    def _learn(self, learning: nn.ModuleDict) -> None:
+        """Readies what learns, as fresh or where an earlier run stopped."""
+        e = self.schedule
+        self.learning = learning.to(self.options.device)
+        self.optimizer = torch.optim.AdamW(
+            self.learning.parameters(), lr=e.learning_rate, weight_decay=e.weight_decay
+        )
+        if self.resumes:
+            load_state(self.state_path, self.learning, self.optimizer)
+
+    @abstractmethod
+    def _batches(self, first: int, last: int) -> Iterator[BatchT]:
+        """Batches number `first` to `last` - 1: they depend on seed and number alone."""
+
+    @abstractmethod
+    def _losses(self, batch: BatchT, generator: torch.Generator) -> Losses:
+        """What a step minimises."""
+
+    @abstractmethod
+    def _measure(self) -> HeldOut:
+        """How well the network does on what it never learns from."""
+
+    @abstractmethod
+    def _save_checkpoint(self, training: dict[str, Any]) -> None:
+        """Writes the checkpoint folder; `training` says how it came about."""
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for a run to be continued."""
+        return {
+            "experiment": self.schedule.model_dump(mode="json", exclude={"steps"}),
+            "seed": self.options.seed,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        """What else the checkpoint says of how it came about."""
+        return {}
+
+    def _progress(self) -> dict[str, Any]:
+        """What else a run needs to go on."""
+        return {}
+
+    def _scalars(self) -> dict[str, float]:
+        """What else is logged."""
+        return {}
+
+    def _finish(self) -> None:
+        """Called after the last step, before the last save."""
+
+    def _read_progress(self) -> dict[str, Any]:
+        meta = read_meta(self.state_path)
+        mine, theirs = self._identity(), meta["identity"]
+        if mine != theirs:
+            differing = [key for key in mine if mine[key] != theirs.get(key)]
+            raise StateError(
+                f"{self.state_path}: is a run with another {', '.join(differing)}; "
+                "give another --out, or remove that folder to start anew"
+            )
+        self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
+        if self.options.steps is None:
+            self.total = meta["total"]
+        return meta
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        e = self.schedule
+        warm = min(1.0, (self.step + 1) / e.warmup)
+        return e.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self._part()))
+
+    def _part(self) -> float:
+        """How much of the run after the warm-up is done, in [0, 1]."""
+        warmup = self.schedule.warmup
+        if self.step < warmup or self.total is None:
+            return 0.0
+        return min(1.0, (self.step - warmup) / max(1, self.total - warmup))
+
+    def go(self, stopped: list[int]) -> None:
+        """Trains until the end, or until a signal arrives; saves either way."""
+        e, options = self.schedule, self.options
+        device = torch.device(options.device)
+        if self.step == self.total:
+            print(f"{options.out} is trained: all {self.total} steps are done")
+            return
+        writer = SummaryWriter(str(options.out / LOGS), purge_step=self.step)
+        last = self.total if self.total is not None else 1 << 40
+        saved = calibrated = started = time.monotonic()
+        before = self.seconds
+        first = self.step
+        self.learning.train()
+        with Progress(self.step, self.total, e.batch) as progress:
+            for batch in self._batches(self.step, last):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.learning_rate()
+                with torch.autocast(
+                    device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+                ):
+                    losses = self._losses(batch, generator_for(options.seed, "step", self.step))
+                self.optimizer.zero_grad(set_to_none=True)
+                losses.loss.backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
+                if not bool(norm.isfinite()):
+                    raise FloatingPointError(
+                        f"step {self.step}: the gradient is not finite; the last state in "
+                        f"{self.state_path} is from before. Lower the learning rate"
+                    )
+                self.optimizer.step()
+                now = time.monotonic()
+                self.step += 1
+                self.seconds = before + now - started
+                if self.step - first == CALIBRATION[0]:
+                    calibrated = now
+                if self.step - first == CALIBRATION[1] and self.total is None:
+                    pace = (now - calibrated) / (CALIBRATION[1] - CALIBRATION[0])
+                    assert options.minutes is not None
+                    self.total = self.step + max(
+                        e.warmup, int((options.minutes * 60 - self.seconds) / pace)
+                    )
+                    progress.retarget(self.total)
+                progress.advance(self.step, float(losses.loss.detach()))
+                if self.step % 20 == 0:
+                    self._log(writer, losses.values, norm, progress.images_per_second)
+                if self.step % options.evaluate_every == 0 or self.step == self.total:
+                    self._evaluate(writer, progress)
+                finished = self.step == self.total
+                if finished:
+                    self._finish()
+                if finished or stopped or now - saved > options.save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if finished or stopped:
+                    break
+        writer.close()
+
+    def save(self) -> None:
+        """Writes the checkpoint, then the state to go on from."""
+        training = {
+            "experiment": self.schedule.model_dump(mode="json"),
+            "seed": self.options.seed,
+            "steps": self.step,
+            "of_steps": self.total,
+            "images": self.step * self.schedule.batch,
+            "seconds": round(self.seconds, 1),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "device": self.options.device,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "torch": torch.__version__,
+            "history": self.history,
+            **self._origin(),
+        }
+        self._save_checkpoint(training)
+        meta = {
+            "identity": self._identity(),
+            "step": self.step,
+            "total": self.total,
+            "seconds": self.seconds,
+            "history": self.history,
+            **self._progress(),
+        }
+        save_state(self.state_path, self.learning, self.optimizer, meta)
+
+    def _log(
+        self, writer: SummaryWriter, losses: dict[str, Any], norm: Tensor, speed: float
+    ) -> None:
+        for name, value in losses.items():
+            writer.add_scalar(name, float(value.detach()), self.step)
+        writer.add_scalar("gradient_norm", float(norm), self.step)
+        writer.add_scalar("learning_rate", self.learning_rate(), self.step)
+        for name, value in self._scalars().items():
+            writer.add_scalar(name, value, self.step)
+        writer.add_scalar("images_per_second", speed, self.step)
+
+    def _evaluate(self, writer: SummaryWriter, progress: Progress) -> None:
+        self.learning.eval()
+        found = self._measure()
+        self.learning.train()
+        row = {"step": self.step, "seconds": round(self.seconds, 1), **found.figures}
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                writer.add_scalar(f"held_out/{name}", value, self.step)
+        writer.add_image(found.caption, found.panel, self.step)
+        writer.flush()
+        self.history.append(row)
+        progress.report(row)
+
+
+def _precision(options: RunOptions) -> torch.dtype:
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if options.precision in named:
+        return named[options.precision]
+    if options.precision != "auto":
+        raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
+    if options.device == "cpu":
+        # Without matrix units for it, bfloat16 on a CPU is slower than float32.
+        fast = torch.cpu._is_amx_tile_supported()
+    else:
+        fast = torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Turns Ctrl-C and SIGTERM into a wish to stop after the current step.
+
+    Yields a list that stays empty until a signal arrives; the second one interrupts at once.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals cannot be caught
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
