@@ -11,6 +11,7 @@ from benchmarks.gradient import Gradient
 from benchmarks.growth import Growth
 from benchmarks.memory import Memory
 from benchmarks.part import Figures, Part
+from benchmarks.peer import Peer
 from benchmarks.profile import Profile
 from benchmarks.table import Table
 
@@ -24,6 +25,7 @@ class Parts:
     growth: Growth = field(default_factory=Growth)
     profile: Profile = field(default_factory=Profile)
     memory: Memory = field(default_factory=Memory)
+    peer: Peer = field(default_factory=Peer)
 
     def chosen(self, names: Sequence[str]) -> dict[str, Part]:
         """The parts of these names, in their own order; all if there are no names.

@@ -251,10 +251,15 @@ class Air2d(nn.Module):
         )
 
     @torch.no_grad()
-    def imagine(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Images `[n, channels, side, side]` that the model makes up (noise left out)."""
+    def imagine(self, counts: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Images `[R, channels, side, side]` that the model makes up (noise left out).
+
+        Args:
+            counts: `[R]` int64, of glimpses; `GlimpsePrior.sample_counts` draws likely ones.
+            generator: of random numbers.
+        """
         c = self.config
-        latents = c.prior.sample(n, c.steps, c.what, generator=generator)
+        latents = c.prior.sample(counts, c.steps, c.what, generator=generator)
         return self.decoder(latents.to(self.head.weight.device))
 
     def _recur(self, context: Context, state: State) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,9 @@ FARTHEST = (0.05, 0.5, 0.1)  # m, rad of a yaw, rad of the azimuth
 # Standard deviations of what a picture may leave open: anywhere on a table, any way round.
 OPEN = (0.5, math.pi / math.sqrt(3), 1.0)  # m, rad, rad
 
+# Of a pixel in [0, 1]: pictures are rounded to bytes, and of an edge there are few samples.
+LEAST_STD = 0.004
+
 
 class Drawing(Protocol):
     """What least squares needs of a renderer: pictures, and how they change with their scenes."""
@@ -146,28 +149,22 @@ def moved(scene: Scene, delta: Tensor) -> Scene:
 def covariance(slopes: Tensor, residual: Tensor) -> Tensor:
     """Laplace's covariance of all freedoms, `[B, D, D]` float64, m and rad: (J^T J / s^2)^-1.
 
-    s^2 is the mean squared residual where the slopes are: pixels in which nothing moves say nothing
-    of how far the picture is to be believed in those where something does. A broad prior keeps what
-    the picture leaves open finite; freedoms without slopes have the prior's variance.
+    s^2 is the mean squared residual where the slopes are, for each freedom where its own are: what
+    is left unexplained elsewhere says nothing of how far they are to be believed. A broad prior
+    keeps what the picture leaves open finite; freedoms without slopes have the prior's variance.
 
     Args:
         slopes: J, `[B, D, 3, H, W]`, D = 3K + 1.
         residual: `[B, 3, H, W]`.
     """
     curvature, _ = normal_equations(slopes, residual)
+    squares = (slopes.flatten(2).square() @ residual.flatten(1).square()[..., None])[..., 0]
     diagonal = curvature.diagonal(dim1=1, dim2=2)
-    share = slopes.square() / diagonal.clamp_min(1e-12).to(slopes)[..., None, None, None]
-    weight = share.sum(dim=1)  # [B, 3, H, W]
-    total = weight.sum(dim=(1, 2, 3)).clamp_min(1e-12)
-    variance = (weight * residual.square()).sum(dim=(1, 2, 3)) / total
-    variance = variance.clamp_min(GREY_LEVEL**2 / 12).double()
+    std = (squares / diagonal.clamp_min(1e-12) + LEAST_STD**2).sqrt()  # [B, D]
     prior = _row(OPEN, (slopes.shape[1] - 1) // 3, curvature).square()
     return torch.linalg.inv(
-        curvature / variance[:, None, None] + torch.diag_embed(1 / prior).expand_as(curvature)
+        curvature / (std[:, :, None] * std[:, None]) + torch.diag_embed(1 / prior)
     )
-
-
-GREY_LEVEL = 1 / 255  # pictures are rounded to these: an error never known to be less
 
 
 def _row(kinds: tuple[float, float, float], slots: int, like: Tensor) -> Tensor:

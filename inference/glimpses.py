@@ -74,14 +74,25 @@ class GlimpsePrior(BaseModel):
         """Nothing is said once for the image: `[R]` zeros."""
         return latents.where.new_zeros(len(latents.where))
 
+    def sample_counts(
+        self, n: int, steps: int, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws how many glimpses each of `n` images shows, of up to `steps`."""
+        probabilities = self.count_probabilities(steps)
+        return torch.multinomial(probabilities, n, replacement=True, generator=generator)
+
     def sample(
-        self, n: int, steps: int, what: int, *, generator: torch.Generator | None = None
+        self, counts: Tensor, steps: int, what: int, *, generator: torch.Generator | None = None
     ) -> Glimpses:
-        """Draws `n` images' latent variables, with codes of `what` numbers."""
-        counts = torch.multinomial(
-            self.count_probabilities(steps), n, replacement=True, generator=generator
-        )
-        where = self.where(torch.empty(0))
+        """Draws the latent variables of images that show `counts` `[R]` glimpses.
+
+        Args:
+            counts: at most `steps` each.
+            steps: K.
+            what: D, numbers of a code.
+            generator: of random numbers.
+        """
+        n, where = len(counts), self.where(torch.empty(0))
         return Glimpses(
             torch.arange(steps) < counts[:, None],
             Gaussian(*(value.expand(n, steps, 3) for value in where)).sample(generator),

@@ -194,7 +194,9 @@ def going_on(experiment: Experiment, start: Checkpoint) -> Experiment:
     """
     config = start.config
     shrink = 2 if config.network.height >= 2 * COMPARED else 1
-    wake = experiment.wake.model_copy(update={"shrink": shrink})
+    # Scenes that the model finds are as exact as those that it has learned from.
+    exact = {"shrink": shrink, "draws": 1, "polish": 2}
+    wake = experiment.wake.model_copy(update=exact)
     spec = str(start.folder / SCENE / config.scene)
     changes = {"network": config.network, "spec": spec, "wake": wake, **GOING_ON}
     return experiment.model_copy(update=changes)

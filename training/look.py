@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from inference.build import AnyPosterior
 from renderer.appearance import Appearance
 from renderer.backend import Renderer
+from renderer.fields import Colour
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from renderer.variation import ColourSpread, ColourSpreads, Light
@@ -44,6 +46,43 @@ STAGES = (
 )
 NEARLY = ColourSpread(hue_deg=5, saturation=0.05, value=0.05)  # of table and background
 ELSEWHERE = Light(turn_deg=(0.0, 40.0), strength=(0.8, 1.2))
+
+
+class Look(BaseModel):
+    """What a world looks like on photos, as plain data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: Colour
+    background: Colour
+    objects: tuple[Colour, ...]  # of each class
+    std: float  # grey levels of 1, of photos about their pictures
+    stage: int  # of the run in which it was fitted
+
+    @staticmethod
+    def of(spec: SceneSpec, *, std: float, stage: int) -> Look:
+        """That of a spec."""
+        objects = tuple(item.colour for item in spec.objects)
+        return Look(
+            table=spec.table.colour,
+            background=spec.background,
+            objects=objects,
+            std=std,
+            stage=stage,
+        )
+
+    def paint(self, spec: SceneSpec) -> SceneSpec:
+        """A spec of the same shapes in these colours."""
+        pairs = zip(spec.objects, self.objects, strict=True)
+        return spec.model_copy(
+            update={
+                "table": spec.table.model_copy(update={"colour": self.table}),
+                "background": self.background,
+                "objects": tuple(
+                    item.model_copy(update={"colour": colour}) for item, colour in pairs
+                ),
+            }
+        )
 
 
 def stage_of(part: float) -> int:
@@ -148,16 +187,16 @@ def _with_colour(spec: SceneSpec, scene: Scene, surface: int, value: float) -> A
 def _painted(spec: SceneSpec, found: dict[int, Tensor]) -> SceneSpec:
     """The spec with each surface in the median of its colours `[N, 3]`, where there are enough."""
 
-    def colour(surface: int, own: tuple[float, float, float]) -> tuple[float, float, float]:
+    def colour(surface: int, own: Colour) -> Colour:
         if len(found.get(surface, ())) < LEAST_PHOTOS:
             return own
         red, green, blue = found[surface].median(0).values.clamp(0.0, 1.0).tolist()
         return red, green, blue
 
-    table = spec.table.model_copy(update={"colour": colour(TABLE, spec.table.colour)})
-    objects = [
-        item.model_copy(update={"colour": colour(index, item.colour)})
-        for index, item in enumerate(spec.objects)
-    ]
-    background = colour(BACKGROUND, spec.background)
-    return spec.model_copy(update={"table": table, "objects": objects, "background": background})
+    look = Look.of(spec, std=0.0, stage=0)
+    painted = {
+        "table": colour(TABLE, look.table),
+        "background": colour(BACKGROUND, look.background),
+        "objects": tuple(colour(index, own) for index, own in enumerate(look.objects)),
+    }
+    return look.model_copy(update=painted).paint(spec)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.experiments import Experiment
+from training.photo_run import PhotoRun
 from training.picture_experiments import PictureExperiment
 from training.picture_run import PictureRun
 from training.run import Run, RunOptions, stop_signals
@@ -36,4 +37,4 @@ def open_run(experiment: Experiment | PictureExperiment, options: RunOptions) ->
     """The kind of run that an experiment asks for, ready to go; see `train` for what it raises."""
     if isinstance(experiment, PictureExperiment):
         return PictureRun(experiment, options)
-    return SceneRun(experiment, options)
+    return (SceneRun if options.images is None else PhotoRun)(experiment, options)

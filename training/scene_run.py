@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from inference.build import build_posterior
+from inference.build import AnyPosterior, build_posterior
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
@@ -23,7 +22,6 @@ from training.metrics import accuracy
 from training.objectives import Batch, Losses, make_objective
 from training.panels import comparison_panel
 from training.run import HeldOut, Run, RunOptions
-from training.unlabelled import BLUR, Keeper, Photos, matched_std
 
 BACKEND_PATIENCE = 60.0  # s to get all backends ready to be compared: a run draws for hours
 HELD_OUT_SCENES = 256  # watched while training, never trained on
@@ -53,24 +51,12 @@ class SceneRun(Run[Batch]):
             start = load_checkpoint(options.start)
             self.start = start.sha256
             self.posterior.load_state_dict(start.posterior.state_dict())
-        self.photos: Photos | None = None
-        if options.images is not None:
-            if not awake:
-                raise ValueError(
-                    f"the objective {experiment.objective!r} does not learn from photos; with "
-                    "--images choose --objective wake-sleep, or elbo"
-                )
-            self.photos = Photos.load(
-                options.images, height=experiment.network.height, width=experiment.network.width
-            )
         self.quality: dict[str, float] | None = None  # measured at the end
-        self.best_step = 0  # whose weights were kept, of a run that is held to photos
         self.backend = experiment.backend
         if self.resumes:
             meta = self._read_progress()
             # What is fastest may have changed since, the pictures of a run may not.
             self.backend = meta.get("backend", self.backend)
-            self.best_step = meta.get("best_step", 0)
         self.decoders = 1  # processes that draw what images are compared with
         # Searching draws far more than dreaming does: the cores are its own.
         workers = 0 if awake and options.workers is None else options.workers
@@ -86,26 +72,26 @@ class SceneRun(Run[Batch]):
         if awake and self.draws_on == "cpu":  # network and decoder take turns; both wait for both
             threads = self.decoders = max(1, available_cpus() // 2)
         torch.set_num_threads(options.threads or threads)
-        wake, self.keeper = experiment.wake, None
-        if self.photos is not None:
-            decoder = self._decoder.render
-            std = matched_std(self.posterior, self.photos.learned, decoder, wake.shrink)
-            wake = wake.model_copy(update={"std": (std, std), "blur": (BLUR, BLUR)})
-            self.keeper = Keeper(self.posterior, self.photos.held_out, decoder, wake.shrink, std)
         self.objective = make_objective(
-            experiment.objective, self.posterior, wake, lambda: self._decoder
+            experiment.objective,
+            self.posterior,
+            experiment.wake,
+            lambda: self._open_decoder(self.spec),
         )
         self._learn(nn.ModuleDict({"posterior": self.posterior, **self.objective.parts}))
-        if self.resumes and self.keeper is not None:
-            self.keeper.goes_on(load_checkpoint(options.out).posterior, self.best_step)
-        self.dreams = Dreams(
-            self.spec,
+        self.dreams = self._dreams_of(self.spec)
+
+    def _dreams_of(self, spec: SceneSpec) -> Dreams:
+        """What the sleep phase learns from."""
+        experiment = self.experiment
+        return Dreams(
+            spec,
             height=experiment.network.height,
             width=experiment.network.width,
             supersample=experiment.supersample,
             backend=self.backend,
             batch=experiment.batch,
-            seed=options.seed,
+            seed=self.options.seed,
             device=self.draws_on,
         )
 
@@ -118,11 +104,10 @@ class SceneRun(Run[Batch]):
             slots=None,
         )
 
-    @cached_property
-    def _decoder(self) -> Renderer:
+    def _open_decoder(self, spec: SceneSpec) -> Renderer:
         """What images are compared with."""
         return open_renderer(
-            self.spec,
+            spec,
             **self._format(self.experiment.wake.shrink),
             backend=self.backend,
             device=self.draws_on,
@@ -134,7 +119,6 @@ class SceneRun(Run[Batch]):
             **super()._identity(),
             "spec": self.spec.model_dump(mode="json"),
             "start": self.start,
-            "images": None if self.photos is None else self.photos.sha256,
         }
 
     def tolerance(self) -> float:
@@ -142,22 +126,12 @@ class SceneRun(Run[Batch]):
         part = self._part() / self.experiment.tolerance_until
         return self.experiment.tolerance * 30**-part if part < 1 else 0.0
 
-    def go(self, stopped: list[int]) -> None:
-        """Trains until the end, or until a signal arrives; saves either way."""
-        super().go(stopped)
-        if self.keeper is not None:
-            print(self.keeper)
-
     def _batches(self, first: int, last: int) -> Iterator[Batch]:
-        device, options = self.options.device, self.options
+        device = self.options.device
         batches = stream(self.dreams, first, last, workers=self.workers)
-        for number, (pictures, scene) in enumerate(batches, start=first):
+        for pictures, scene in batches:
             image = pictures.to(device).permute(0, 3, 1, 2).float().div_(255.0)
-            photos = image
-            if self.photos is not None:
-                generator = generator_for(options.seed, "photos", number)
-                photos = self.photos.batch(self.experiment.batch, generator).to(device)
-            yield Batch(image, scene.to(device), photos)
+            yield Batch(image, scene.to(device), image)
 
     def _losses(self, batch: Batch, generator: torch.Generator) -> Losses:
         return self.objective(
@@ -168,15 +142,16 @@ class SceneRun(Run[Batch]):
         return {"tolerance": self.tolerance()}
 
     def _progress(self) -> dict[str, Any]:
-        return {
-            "backend": self.backend,
-            "best_step": 0 if self.keeper is None else self.keeper.best_step,
-        }
+        return {"backend": self.backend}
+
+    def _kept(self) -> AnyPosterior:
+        """The model that the run is to end with."""
+        return self.posterior
 
     def _save_checkpoint(self, training: dict[str, Any]) -> None:
         save_checkpoint(
             self.options.out,
-            self.posterior if self.keeper is None else self.keeper.best,
+            self._kept(),
             name=self.experiment.name,
             training=training,
             quality=self.quality,
@@ -190,38 +165,29 @@ class SceneRun(Run[Batch]):
         }
         if self.start is not None:
             origin["start_sha256"] = self.start
-        if self.photos is not None and self.keeper is not None:
-            origin["photos"] = {
-                "learned": len(self.photos.learned),
-                "held_out": len(self.photos.held_out),
-                "bound_at_the_start": float(self.keeper.first.mean()),
-                "bound": float(self.keeper.bounds.mean()),
-                "kept_step": self.keeper.best_step,
-            }
         return origin
 
     def _finish(self) -> None:
-        kept = self.posterior if self.keeper is None else self.keeper.best
-        kept.eval()
+        self._measure_quality()
+
+    def _measure_quality(self, photos: Tensor | None = None) -> None:
+        kept = self._kept().eval()
         self.quality = quality_limits(
             kept,
             generator=generator_for(self.options.seed, "quality"),
             backend=self.backend,
             supersample=self.experiment.supersample,
-            photos=None if self.photos is None else self.photos.held_out,
+            photos=photos,
         )
         self.posterior.train()
 
     def _measure(self) -> HeldOut:
-        renderer = open_renderer(
-            self.spec, **self._format(), backend=self.backend, device=self.draws_on
-        )
-        true = sample(
-            self.spec, HELD_OUT_SCENES, generator=generator_for(self.options.seed, "held out")
-        )
+        spec = self.posterior.spec  # whose colours photos may have changed
+        renderer = open_renderer(spec, **self._format(), backend=self.backend, device=self.draws_on)
+        true = sample(spec, HELD_OUT_SCENES, generator=generator_for(self.options.seed, "held out"))
         image = renderer.render(true)
         inferred = self.posterior.infer(image.to(self.options.device)).scene.to("cpu")
-        figures = accuracy(self.spec, inferred, true)
+        figures = accuracy(spec, inferred, true)
         row: dict[str, Any] = {}
         for name in ("count_accuracy", "identity_accuracy", "recall", "precision"):
             row[name] = figures[name]
@@ -231,8 +197,6 @@ class SceneRun(Run[Batch]):
             row[name] = errors["median"]
         rendered = renderer.render(inferred)
         row["reconstruction_mse"] = float((rendered - image).square().mean())
-        if self.keeper is not None:
-            row["bound"] = float(self.keeper.offer(self.posterior, self.step).mean())
         shown = slice(0, 8)
         panel = comparison_panel(image[shown], rendered[shown])
         return HeldOut(row, panel, "image_above_rerendered_inference")

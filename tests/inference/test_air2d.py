@@ -143,10 +143,13 @@ def test_what_is_inferred_is_what_is_drawn(image: Tensor) -> None:
 
 def test_images_that_the_model_makes_up_show_as_many_as_its_prior_says() -> None:
     config = TINY.model_copy(update={"prior": TINY.prior.model_copy(update={"ratio": 0.5})})
-    latents = config.prior.sample(4000, config.steps, config.what, generator=seeded())
-    shares = latents.count.bincount() / 4000
+    counts = config.prior.sample_counts(4000, config.steps, generator=seeded())
+    shares = counts.bincount() / 4000
     torch.testing.assert_close(shares, torch.tensor([4 / 7, 2 / 7, 1 / 7]), atol=0.03, rtol=0)
-    assert make(config).float().imagine(3, generator=seeded()).shape == (3, 1, 12, 12)
+    latents = config.prior.sample(counts, config.steps, config.what, generator=seeded())
+    assert torch.equal(latents.count, counts)
+    made_up = make(config).float().imagine(counts[:50], generator=seeded())
+    assert torch.equal(made_up.amax((1, 2, 3)) > 0, counts[:50] > 0)
 
 
 def test_images_of_another_shape_are_refused() -> None:

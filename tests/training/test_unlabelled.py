@@ -1,6 +1,5 @@
-"""Learning from photos whose scenes nobody tells, and never for the worse."""
+"""Photos to learn from and photos to be held to, and which model is kept."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,9 @@ import torch
 from torch import Tensor
 
 from inference.build import AnyPosterior, build_posterior
-from inference.checkpoint import load_checkpoint, save_checkpoint
 from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer import Renderer, SceneSpec, open_renderer
-from training.experiments import Experiment, going_on, starting_point
-from training.loop import RunOptions, train
-from training.objectives import WakeConfig
 from training.photos import render_photos
 from training.unlabelled import Keeper, Photos, matched_std
 
@@ -138,77 +133,3 @@ def test_the_likelihood_is_as_wide_as_the_renderer_is_wrong(
     same = (255 * renderer.render(blind.eval().infer(empty.float()).scene)).round().byte()
     assert dark > 0.1
     assert matched_std(blind, same, renderer.render, 1) < dark / 2
-
-
-def tiny(**changes: object) -> Experiment:
-    return Experiment(
-        name="tiny", spec="objects", objective="wake-sleep", network=CELLS, supersample=1,
-        backend="raycast", wake=WakeConfig(samples=2, draws=1),
-    ).model_copy(update={"batch": 4, "warmup": 2, **changes})  # fmt: skip
-
-
-def test_a_run_begins_with_a_model_and_never_ends_with_a_worse_one(
-    spec: SceneSpec, folder: Path, different: int, tmp_path: Path
-) -> None:
-    """Learning too fast ruins the model; the folder still holds the one at the start."""
-    start = tmp_path / "start"
-    save_checkpoint(start, network(spec), name="tiny")
-    out = tmp_path / "out"
-    options = RunOptions(
-        out=out, start=start, images=folder, steps=4, workers=0, threads=1, evaluate_every=2
-    )
-    ruinous = going_on(tiny(), load_checkpoint(start)).model_copy(
-        update={"learning_rate": 10.0, "warmup": 1}
-    )
-    train(ruinous, options)
-    found = load_checkpoint(out)
-    story = found.config.training["photos"]
-    assert story["bound"] >= story["bound_at_the_start"]
-    assert story["learned"] + story["held_out"] == different
-    assert found.config.training["start_sha256"] == load_checkpoint(start).sha256
-    if story["kept_step"] == 0:
-        assert found.sha256 == load_checkpoint(start).sha256
-    history = found.config.training["history"]
-    assert all(row["bound"] <= story["bound"] + 1e-3 for row in history)
-
-
-def test_a_run_on_photos_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
-    """Bit for bit, with what it had kept."""
-    weights = []
-    for name, stops in (("whole", [6]), ("parts", [3, 6])):
-        for steps in stops:
-            options = RunOptions(
-                out=tmp_path / name, images=folder, steps=6, workers=0, threads=1, evaluate_every=3
-            )
-            train(tiny(), options) if steps == 6 else stop_after(steps, options)
-        weights.append((tmp_path / name / "model.safetensors").read_bytes())
-        meta = json.loads((tmp_path / name / "config.json").read_text())
-        assert "photos" in meta["training"]
-    assert weights[0] == weights[1]
-
-
-def stop_after(steps: int, options: RunOptions) -> None:
-    """As if a signal had come."""
-    from training.scene_run import SceneRun
-
-    run = SceneRun(tiny(), options)
-
-    class Stopped(list[int]):
-        def __bool__(self) -> bool:
-            return run.step >= steps
-
-    run.go(Stopped())
-
-
-def test_sleep_does_not_learn_from_photos(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="choose --objective wake-sleep"):
-        train(tiny(objective="sleep"), RunOptions(out=tmp_path, images=folder))
-
-
-def test_photos_begin_with_the_shipped_model(tmp_path: Path) -> None:
-    assert starting_point("tabletop", None, None) is None
-    shipped = starting_point("tabletop", None, tmp_path)
-    assert shipped is not None
-    assert (shipped / "model.safetensors").is_file()
-    assert starting_point("tabletop", tmp_path, tmp_path) == tmp_path
-    assert starting_point("objects", None, tmp_path) is None
