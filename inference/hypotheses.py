@@ -23,8 +23,13 @@ SPREAD = 500.0  # times its variance: what the noise of a block's blurred values
 LEFT_OPEN = 0.012  # squared grey levels of 1 in a block: less shows nothing worth a look
 
 TURNS = 8  # yaws that are tried for a full turn
+NUDGE = 0.35  # rad to both sides, of what has come to rest beside its best turn
 SIDES = 4  # directions in which one object is split into two
 APART = 0.8  # of an object's radius, by which each of the two is moved
+
+BEAM = 4  # hypotheses that are followed up
+ALIKE = 2  # of a family, at most
+CLOSEST = 0.5  # of the smaller radius: objects do not stand closer than that, middle to middle
 
 
 class Doubt(NamedTuple):
@@ -78,6 +83,9 @@ def alternatives(
             yaws = _yaws(spec, c, float(scene.yaw[0, slot]))
             for yaw in yaws[1:] if c == own else yaws:
                 found.add((slot, c), slot, _with(scene, slot, c, scene.position[0, slot], yaw))
+            for nudge in (-NUDGE, NUDGE) if c == own and len(yaws) > 1 else ():
+                one = _with(scene, slot, c, scene.position[0, slot], yaws[0] + nudge)
+                found.add((slot, "nudged"), slot, one)
         found.add((slot, "none"), slot, _without(scene, slot))
         if room:
             for one in _split(spec, scene, slot, count):
@@ -95,6 +103,29 @@ def alternatives(
         for yaw in _yaws(spec, c, 0.0)[::2]:
             found.add(("here", c), count, _with(scene, count, c, position, yaw))
     return found.all()
+
+
+def promising(errors: list[float], family: list[int]) -> list[int]:
+    """Which of R hypotheses to follow up, by their errors: the least, not all of one family."""
+    chosen: list[int] = []
+    for index in sorted(range(len(errors)), key=errors.__getitem__):
+        if sum(family[one] == family[index] for one in chosen) < ALIKE:
+            chosen.append(index)
+        if len(chosen) == BEAM:
+            break
+    return chosen
+
+
+def stand_apart(spec: SceneSpec, scene: Scene) -> Tensor:
+    """Which scenes, `[B]` bool, have no two objects in the same place, where they may not."""
+    if not spec.placement.no_overlap:
+        return torch.ones(len(scene), dtype=torch.bool, device=scene.azimuth.device)
+    radii = scene.position.new_tensor([geometry.radius for geometry in spec.geometries])
+    radius = radii[scene.identity.where(scene.presence, 0)]
+    near = torch.minimum(radius[:, :, None], radius[:, None]) * CLOSEST
+    both = scene.presence[:, :, None] & scene.presence[:, None]
+    both = both & ~torch.eye(scene.slots, dtype=torch.bool, device=both.device)
+    return ~((torch.cdist(scene.position, scene.position) < near) & both).any(dim=(1, 2))
 
 
 class _Found:

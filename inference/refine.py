@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inference.belief import Belief
 from inference.estimate import Estimate
 from inference.gauss_newton import Drawing, Fit, begin, covariance, squared_error, step
-from inference.hypotheses import alternatives, doubts
+from inference.hypotheses import alternatives, doubts, promising, stand_apart
 from inference.watch import Watch
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -31,14 +32,11 @@ STEP, ROUND = 12, 15
 CONVERGED = 1e-3  # a step that lessens the error by a smaller share is the last
 EXPOSURES = (0.8, 1.25)  # how much brighter an image may be than its picture
 
-BEAM = 4  # hypotheses that are followed up
-ALIKE = 2  # of a family, at most
 REACH = 1.5  # px, blur by which they are compared and first follow their slopes
 COARSE, FINE = 2, 2  # steps of theirs, with that blur and without
 # One more object has to explain that much more: it always explains a little.
 EVIDENCE = 20.0  # nats
 LEAST_STD = 0.01  # of a pixel: how well a picture can be expected to match at all
-APART = 0.5  # of the smaller radius: objects do not stand closer than that, middle to middle
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Refinement:
     """How hard to try."""
 
     steps: int = 5  # of Gauss-Newton, at most
-    rounds: int = 3  # of hypotheses, at most; 0 keeps number and classes as they are
+    rounds: int = 4  # of hypotheses, at most; 0 keeps number and classes as they are
     seconds: float = math.inf  # for all images together, covariances included
 
     def __post_init__(self) -> None:
@@ -105,22 +103,17 @@ class _Refining:
     ) -> None:
         self.spec, self.drawing, self.options = spec, drawing, options
         self.watch = Watch(options.seconds, clock)
-        self.first, self.image = estimate, image
-        # All that changes has its own memory from here on.
-        self.scene = _copy(estimate.scene)
-        self.count = estimate.count_probabilities.clone()
-        self.classes = estimate.class_probabilities.clone()
-        self.place_covariance = estimate.position_covariance.clone()
-        self.yaw_std, self.azimuth_std = estimate.yaw_std.clone(), estimate.azimuth_std.clone()
+        self.estimate, self.image = estimate, image
+        self.belief = Belief(estimate, spec.symmetry_orders, moves=spec.camera.moves)
         self.curved = torch.zeros(len(image), dtype=torch.bool, device=image.device)
 
     def run(self) -> Refined:
         """See `refine`."""
         if not len(self.image):
             nothing = self.image.new_zeros(0)
-            return Refined(self.first, nothing, nothing, self.curved)
+            return Refined(self.estimate, nothing, nothing, self.curved)
         with self.watch.spending("picture", len(self.image)):
-            self.fit = begin(self.drawing, self.scene, self.image)
+            self.fit = begin(self.drawing, _copy(self.estimate.scene), self.image)
         self.watch.expect("step", STEP * self.watch.cost("picture"))
         start = _copy(self.fit.scene), self.fit.picture.clone()
         # An image that is a little brighter all over is no reason to move anything.
@@ -136,19 +129,14 @@ class _Refining:
         before = squared_error(self.image, start[1])
         # Better only but for the exposure, it goes back to where it was.
         worse = (squared_error(self.image, self.fit.picture) > before).nonzero()[:, 0]
-        self._go_back(worse, *start)
+        back = self.fit.at(worse)._replace(scene=start[0][worse], picture=start[1][worse])
+        self._put(worse, back)
+        self.belief.restore(worse)
         after = squared_error(self.image, self.fit.picture)
         self._curve()
         pixels = self.image[0].numel()
-        return Refined(self._estimate(), before / pixels, after / pixels, self.curved)
-
-    def _go_back(self, rows: Tensor, scene: Scene, picture: Tensor) -> None:
-        fit = self.fit.at(rows)._replace(scene=scene[rows], picture=picture[rows])
-        self._put(rows, fit)
-        self.count[rows] = self.first.count_probabilities[rows]
-        self.classes[rows] = self.first.class_probabilities[rows]
-        self.place_covariance[rows] = self.first.position_covariance[rows]
-        self.yaw_std[rows] = self.first.yaw_std[rows]
+        estimate = self.belief.estimate(self.fit.scene)
+        return Refined(estimate, before / pixels, after / pixels, self.curved)
 
     def _descend(self, rows: Tensor) -> None:
         """Gauss-Newton for these images, all of them a step before any of them the next."""
@@ -199,25 +187,22 @@ class _Refining:
             more = torch.arange(scene.slots, device=place.device) <= scene.count[:, None]
             next_one = replace(scene, presence=more)
         height, width = target.shape[-2:]
-        others = alternatives(self.spec, scene, next_one, place, height, width)
+        # A list of a few dozen scenes is made one by one, which is no work for a card.
+        here = scene.to("cpu"), next_one.to("cpu"), place.cpu()
+        others = alternatives(self.spec, *here, height, width)
         if others is None:
             return False
-        pictures = self.drawing.render(others.scenes)
+        scenes = others.scenes.to(place.device)
+        pictures = self.drawing.render(scenes)
         errors = squared_error(target, pictures, REACH)
-        beam = _beam(errors.tolist(), others.family.tolist())
+        beam = promising(errors.tolist(), others.family.tolist())
         chosen = torch.tensor(beam, device=place.device)
-        wanted = torch.zeros(len(chosen), 3 * scene.slots + 1, dtype=torch.bool)
-        changed = others.changed[beam]
-        wanted[:, : 2 * scene.slots] = changed.repeat_interleave(2, dim=1)
-        wanted[:, 2 * scene.slots : -1] = changed
-        wanted = wanted.to(place.device)
-        images = target.expand(len(chosen), -1, -1, -1)
-        fit = Fit(
-            others.scenes[chosen],
-            pictures[chosen],
-            errors[chosen],
-            current.damping.expand(len(chosen)),
-        )
+        changed = others.changed[beam].to(place.device)
+        still = torch.zeros_like(changed[:, :1])  # the camera
+        wanted = torch.cat([changed.repeat_interleave(2, dim=1), changed, still], dim=1)
+        images = target.expand(len(beam), -1, -1, -1)
+        damping = current.damping.expand(len(beam))
+        fit = Fit(scenes[chosen], pictures[chosen], errors[chosen], damping)
         for _ in range(COARSE):
             fit = step(self.drawing, fit, images, blur=REACH, wanted=wanted)
         fit = fit._replace(error=squared_error(images, fit.picture))
@@ -226,7 +211,7 @@ class _Refining:
         more = (fit.scene.count - scene.count).clamp_min(0)
         variance = (current.error / target[0].numel()).clamp_min(LEAST_STD**2)
         price = 2 * EVIDENCE * variance * more
-        price = price.where(_apart(self.spec, fit.scene) | (more == 0), math.inf)
+        price = price.where(stand_apart(self.spec, fit.scene) | (more == 0), math.inf)
         best = int((fit.error + price).argmin())
         if not float(fit.error[best] + price[best]) < float(current.error):
             return False
@@ -235,20 +220,10 @@ class _Refining:
 
     def _accept(self, row: int, fit: Fit) -> None:
         """The scene of image `row` becomes that of `fit`, its present objects first."""
-        was, now = self.fit.scene[row], fit.scene
-        order = (~now.presence[0]).int().argsort(stable=True)
-        old, new = int(was.count[0]), int(now.count[0])
-        for slot in now.presence[0].nonzero()[:, 0].tolist():
-            # As sure as the network was, of what the picture says instead.
-            likely = int(self.classes[row, slot].argmax())
-            _swap(self.classes[row, slot], likely, int(now.identity[0, slot]))
-        if old != new:
-            _swap(self.count[row], old, new)
-        for value in (self.classes, self.place_covariance, self.yaw_std):
-            value[row] = value[row, order]
-        self._put(
-            torch.tensor([row], device=order.device), fit._replace(scene=now.permute_slots(order))
-        )
+        order = (~fit.scene.presence[0]).int().argsort(stable=True)
+        self.belief.exchange(row, self.fit.scene[row], fit.scene, order)
+        packed = fit._replace(scene=fit.scene.permute_slots(order))
+        self._put(torch.tensor([row], device=order.device), packed)
 
     def _curve(self) -> None:
         """Spreads from the curvature where each image has come to."""
@@ -260,62 +235,10 @@ class _Refining:
 
     def _curve_part(self, rows: Tensor) -> None:
         fit = self.fit.at(rows)
-        scene, slots = fit.scene, fit.scene.slots
-        wanted = torch.ones(len(rows), 3 * slots + 1, dtype=torch.bool, device=rows.device)
-        slopes = self.drawing.jacobian(scene, fit.picture, wanted)
-        spread = covariance(slopes, self.target[rows] - fit.picture).to(self.image.dtype)
-        x = 2 * torch.arange(slots, device=rows.device)
-        pair = torch.stack([x, x + 1], dim=1)  # [K, 2]
-        place = spread[:, pair[:, :, None], pair[:, None, :]]
-        yaw = spread.diagonal(dim1=1, dim2=2)[:, 2 * slots : -1].sqrt()
-        orders = torch.tensor(self.spec.symmetry_orders, device=rows.device)
-        turns = orders[scene.identity.where(scene.presence, 0)] != 0
-        there = scene.presence
-        self.place_covariance[rows] = place.where(
-            there[..., None, None], self.place_covariance[rows]
-        )
-        self.yaw_std[rows] = yaw.where(turns, math.inf).where(there, self.yaw_std[rows])
-        if self.spec.camera.moves:
-            self.azimuth_std[rows] = spread[:, -1, -1].sqrt()
-
-    def _estimate(self) -> Estimate:
-        at_least = self.count.flip(1).cumsum(1).flip(1)
-        return Estimate(
-            self.fit.scene,
-            self.count,
-            at_least[:, 1:],
-            self.classes,
-            self.place_covariance,
-            self.yaw_std,
-            self.azimuth_std,
-        )
-
-
-def _beam(errors: list[float], family: list[int]) -> list[int]:
-    """The most promising hypotheses, not all of one family."""
-    chosen: list[int] = []
-    for index in sorted(range(len(errors)), key=errors.__getitem__):
-        if sum(family[one] == family[index] for one in chosen) < ALIKE:
-            chosen.append(index)
-        if len(chosen) == BEAM:
-            break
-    return chosen
-
-
-def _apart(spec: SceneSpec, scene: Scene) -> Tensor:
-    """Which scenes, `[B]` bool, have no two objects in the same place, where they may not."""
-    if not spec.placement.no_overlap:
-        return torch.ones(len(scene), dtype=torch.bool, device=scene.azimuth.device)
-    radii = scene.position.new_tensor([geometry.radius for geometry in spec.geometries])
-    radius = radii[scene.identity.where(scene.presence, 0)]
-    near = torch.minimum(radius[:, :, None], radius[:, None]) * APART
-    both = scene.presence[:, :, None] & scene.presence[:, None]
-    both = both & ~torch.eye(scene.slots, dtype=torch.bool, device=both.device)
-    return ~((torch.cdist(scene.position, scene.position) < near) & both).any(dim=(1, 2))
-
-
-def _swap(values: Tensor, one: int, other: int) -> None:
-    values[[one, other]] = values[[other, one]]
+        width = 3 * fit.scene.slots + 1
+        wanted = torch.ones(len(rows), width, dtype=torch.bool, device=rows.device)
+        slopes = self.drawing.jacobian(fit.scene, fit.picture, wanted)
+        self.belief.sharpen(rows, fit.scene, covariance(slopes, self.target[rows] - fit.picture))
 
 
 def _copy(scene: Scene) -> Scene:

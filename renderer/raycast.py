@@ -238,9 +238,9 @@ class RaycastRenderer:
         """
         n, worlds = self.supersample, tiles.worlds
         worlds.sums.zero_()
-        dressed = torch.zeros(len(middle), TILE * TILE, 3, device=self.device)
         if looks is not None:
             self._dress(worlds, looks)
+            dressed = torch.zeros(len(middle), TILE * TILE, 3, device=self.device)
         for sample in range(n * n):
             # Each pixel is shown by a ray through its middle: the camera moves for the others.
             for axis, part in enumerate((sample % n, sample // n)):

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import pad
 
 from inference.checkpoint import Checkpoint, load_checkpoint
 from renderer.appearance import Appearance
@@ -30,9 +32,13 @@ SCANNED = 4000  # scenes whose scanning is counted
 SEEDS_SHOWN = 3
 RED = (0.9, 0.05, 0.05)
 
-# The colours of Okabe and Ito, which people of every colour vision tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E", "#000000")
-LOOKS = dict(zip(METHODS, COLOURS * 2, strict=False))
+# The colours of Okabe and Ito, which people of every colour vision tell apart, and two more.
+COLOURS = (
+    "#0072B2", "#D55E00", "#CC79A7", "#882255", "#009E73", "#117733", "#56B4E9", "#6E6E6E",
+    "#E69F00", "#000000",
+)  # fmt: skip
+LOOKS = dict(zip(METHODS, COLOURS, strict=True))
+GAP = 3  # px, between pictures of a row
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -76,8 +82,7 @@ def explanations(results: Sequence[Result], descent: dict[str, Any] | None, seed
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 0.95 * len(rows)), layout="constrained")
         for axes, (name, scene) in zip(_column(figure, len(rows)), rows.items(), strict=True):
-            pictures = renderer.render(scene)
-            axes.imshow(torch.cat(list(pictures), dim=2).permute(1, 2, 0).numpy())
+            axes.imshow(_side_by_side(renderer.render(scene)))
             axes.set_axis_off()
             axes.set_title(name, loc="left", pad=2)
     return figure
@@ -200,7 +205,7 @@ def overlay(result: Result, seed: int, *, examples: int = 4) -> Figure:
             (front, views),
             strict=True,
         ):
-            axes.imshow(torch.cat(list(pictures), dim=2).permute(1, 2, 0).clamp(0, 1).numpy())
+            axes.imshow(_side_by_side(pictures))
             axes.set_axis_off()
             axes.set_title(name, loc="left", pad=2)
     return figure
@@ -212,6 +217,14 @@ def infer(model: Checkpoint, true: Scene) -> Scene:
     renderer = open_renderer(model.spec, height=network.height, width=network.width, supersample=2)
     found = [model.posterior.infer(renderer.render(some)).scene for some in _batches(true)]
     return Scene.cat(found)
+
+
+def _side_by_side(pictures: Tensor) -> np.ndarray[Any, Any]:
+    """Pictures `[N, 3, H, W]` in [0, 1] as one row with white between, `[H, W', 3]`."""
+    spaced = pad(pictures, (0, GAP), value=1.0)
+    row = torch.cat(list(spaced), dim=2)[..., :-GAP]
+    values: np.ndarray[Any, Any] = row.permute(1, 2, 0).clamp(0, 1).numpy()
+    return values
 
 
 def _batches(scene: Scene) -> list[Scene]:

@@ -92,6 +92,7 @@ class Canned:
         self.open.set()
         self.error: BaseException | None = None  # raised by every batch
         self.batches: list[int] = []  # sizes of those that were begun
+        self.refined: list[tuple[int, float]] = []  # steps and seconds of each refinement
         self.closed = False
 
     def warm_up(self) -> None:
@@ -105,6 +106,11 @@ class Canned:
         if self.error is not None:
             raise self.error
         return [dataclasses.replace(self._answer, picture=picture) for picture in pictures]
+
+    def refine(self, answer: Answer, steps: int, seconds: float) -> Answer:
+        self.refined.append((steps, seconds))
+        assert self.open.wait(60)
+        return dataclasses.replace(answer, warnings=(*answer.warnings, f"refined by {steps}"))
 
     def close(self) -> None:
         self.closed = True

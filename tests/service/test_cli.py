@@ -44,6 +44,21 @@ def test_infer_prints_what_the_server_answers(
     assert ours == theirs
 
 
+def test_infer_refines(
+    file: Path, checkpoint_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["infer", str(file), "--checkpoint", str(checkpoint_folder)]
+    assert main([*arguments, "--refine", "2"]) == 0
+    refined = json.loads(capsys.readouterr().out)
+    assert main(arguments) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert refined["timing_ms"]["refine"] > 0 == plain["timing_ms"]["refine"]
+    errors = [one["quality"]["reconstruction_error"] for one in (refined, plain)]
+    assert errors[0] <= errors[1]
+    assert main([*arguments, "--refine", "99"]) == 2
+    assert "--refine 99: give a number from 0 to 20" in capsys.readouterr().err
+
+
 def test_several_images_some_unusable(
     file: Path, tmp_path: Path, checkpoint_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,6 +48,7 @@ def test_everything_that_can_be_asked(url: str) -> None:
         scene = client.infer(PHOTO, samples=2)
         assert scene.count.value == 3
         assert len(scene.samples) == 2
+        assert scene.timing_ms.refine == 0 < client.infer(PHOTO, refine=1).timing_ms.refine
         assert len(client.detections(PHOTO).detections) == 3
         mujoco.MjModel.from_xml_string(client.mjcf(PHOTO))
         assert client.bop(PHOTO, im_id=9).splitlines()[1].startswith("0,9,")

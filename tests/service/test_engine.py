@@ -131,6 +131,47 @@ def test_infers_the_same_twice_and_counts_its_time(engine: Engine, picture: Pict
     assert first.timing.infer > 0 and first.timing.render > 0 and first.timing.refine == 0
 
 
+def test_refinement_finds_what_the_network_missed(
+    checkpoint: Checkpoint, scene: Scene, drawing: Picture
+) -> None:
+    near = dataclasses.replace(
+        scene,
+        position=scene.position + torch.tensor([0.012, -0.008]),
+        yaw=scene.yaw + 0.1,
+        azimuth=scene.azimuth + 0.02,
+    )
+    engine = knowing(checkpoint, near)
+    answer = engine.infer(drawing)
+    refined = engine.refine(answer, steps=6, seconds=math.inf)
+    there = scene.presence
+    missed = (refined.estimate.scene.position - scene.position).norm(dim=-1)[there]
+    assert missed.max() < 0.003 < 0.014
+    assert (refined.estimate.scene.azimuth - scene.azimuth).abs() < 0.003
+    before, after = answer.quality, refined.quality
+    assert after.reconstruction_error < 0.3 * before.reconstruction_error
+    assert after.explained > before.explained
+    assert refined.timing.refine > 0 and refined.timing.infer == answer.timing.infer
+    assert refined.timing.render > answer.timing.render
+    # Spreads are those of the picture now, and boxes are around where things are.
+    spread = refined.estimate.position_covariance[0, 0].diagonal()
+    assert (spread < answer.estimate.position_covariance[0, 0].diagonal()).all()
+    assert refined.boxes != answer.boxes and refined.warnings == answer.warnings
+    response = compose(refined, request_id="r", stamp="s")
+    assert response.timing_ms.refine == refined.timing.refine
+    assert response.objects[0].covariance[0] == pytest.approx(float(spread[0]))
+
+
+def test_refinement_that_has_no_time_says_so(
+    checkpoint: Checkpoint, scene: Scene, drawing: Picture
+) -> None:
+    engine = knowing(checkpoint, scene)
+    answer = engine.infer(drawing)
+    refined = engine.refine(answer, steps=5, seconds=1e-6)
+    assert torch.equal(refined.estimate.scene.position, answer.estimate.scene.position)
+    assert "AIRSCENE_REFINE_SECONDS" in refined.warnings[-1]
+    assert refined.quality == answer.quality
+
+
 def test_belongs_to_its_thread(engine: Engine, picture: Picture) -> None:
     caught: list[Exception] = []
 

@@ -38,6 +38,16 @@ def test_each_picture_has_its_own_answer_in_order(client: httpx.Client, photo_by
                 assert item.problem.instance == PATH
 
 
+def test_each_picture_is_refined(client: httpx.Client, photo_bytes: bytes) -> None:
+    response = client.post(PATH, params={"refine": 2}, files=parts(photo_bytes, b"x", photo_bytes))
+    items = response.json()["results"]
+    assert [item["status"] for item in items] == [200, 422, 200]
+    for item in (items[0], items[2]):
+        assert item["answer"]["timing_ms"]["refine"] > 0
+    too_many = client.post(PATH, params={"refine": 21}, files=parts(photo_bytes))
+    assert too_many.status_code == 422 and "at most 20" in too_many.json()["detail"]
+
+
 def test_one_that_is_too_large_fails_alone(client: httpx.Client, photo_bytes: bytes) -> None:
     response = client.post(PATH, files=parts(bytes(300_001), photo_bytes))
     assert [item["status"] for item in response.json()["results"]] == [413, 200]

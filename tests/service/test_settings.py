@@ -40,6 +40,12 @@ def test_settings_that_do_not_fit_together(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings()
 
 
+def test_refinement_ends_before_its_answer_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRSCENE_REFINE_SECONDS", "45")
+    with pytest.raises(SettingsError, match="refine_seconds=45 must be below max_seconds"):
+        load_settings()
+
+
 def test_shipped_checkpoint_of_the_working_directory_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,26 @@ def test_evaluate_writes_the_promised_keys(
     assert "azimuth_error median" in capsys.readouterr().out
 
 
+def test_evaluate_measures_refinement_beside_the_single_pass(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "evaluation.json"
+    arguments = ("--scenes", 4, "--seed", 7, "--refine", 2, "--json", file)
+    call(monkeypatch, "evaluate", checkpoint, *arguments)
+    figures = json.loads(file.read_text())
+    refined = figures["refined"]
+    assert refined["steps"] == 2
+    assert refined["reconstruction_mse"] < figures["reconstruction_mse"]
+    shared = {"count_accuracy", "recall", "position_error_m", "coverage", "classes"}
+    assert shared <= refined.keys() & figures.keys()
+    for name in ("milliseconds_per_image", "processor_milliseconds_per_image"):
+        assert refined[name]["median"] > 0
+    assert "refined: position_error" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("order", ["given", "any"])
 def test_a_plain_network_trains_and_evaluates(
     order: Literal["given", "any"], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
