@@ -195,8 +195,8 @@ def _section(name: str, group: list[Finished], images: Path) -> list[str]:
     generator = torch.Generator().manual_seed(0)
     # As many objects as the images show: the prior, which favours few, would leave most empty.
     some = [n for n in first.experiment.data.counts if n]
-    counts = torch.tensor((some * SHOWN)[:SHOWN])
-    made_up = first.checkpoint.model.imagine(counts, generator=generator)
+    shown = torch.tensor((some * SHOWN)[:SHOWN])
+    made_up = first.checkpoint.model.imagine(shown, generator=generator)
     row = torch.cat([image.expand(3, -1, -1) for image in made_up], 2)
     _save(row, images / f"2d-{name}-samples.png")
     lines += [f"![What the model makes up](images/2d-{name}-samples.png)"]
@@ -234,7 +234,8 @@ def _policies(group: list[Finished], path: Path) -> None:
             inside = (column >= 0) & (column < CANVAS) & (row >= 0) & (row < CANVAS)
             for step in range(min(3, run.checkpoint.model.config.steps)):
                 used = (estimate.count > step) & inside[:, step]
-                np.add.at(heat, (row[used, step], column[used, step], step), 1)
+                places = (place[used, step].numpy() for place in (row, column))
+                np.add.at(heat[..., step], tuple(places), 1.0)
         maps.append(torch.from_numpy(heat / heat.max((0, 1)).clip(1)).permute(2, 0, 1))
     _save(torch.cat([one.repeat_interleave(4, 1).repeat_interleave(4, 2) for one in maps], 2), path)
 

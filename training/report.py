@@ -9,7 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from inference.plain import PlainConfig
 from training import figures
+from training.experiments import Experiment
 from training.results import (
     COLLAPSED,
     HEADER,
@@ -182,16 +184,16 @@ def _commands(results: Sequence[Result]) -> list[str]:
 
 
 def _arguments(result: Result) -> str:
-    experiment = result.training["experiment"]
-    words = [result.experiment, "--objective", experiment["objective"]]
-    network = experiment["network"]
-    if experiment["objective"] in ("elbo", "wake-sleep"):
-        if experiment["wake"]["estimator"] != "enumerate":
-            words += ["--estimator", experiment["wake"]["estimator"]]
-        if network["kind"] == "plain":
+    experiment = Experiment.model_validate(result.training["experiment"])
+    words = [result.experiment, "--objective", experiment.objective]
+    awake = experiment.objective in ("elbo", "wake-sleep")
+    if awake and experiment.wake.estimator != "enumerate":
+        words += ["--estimator", experiment.wake.estimator]
+    if isinstance(experiment.network, PlainConfig):
+        if experiment.network.order == "any":
+            words += ["--network", "plain-any"]
+        elif awake:
             words += ["--network", "plain"]
-    elif network["kind"] == "plain" and network["order"] == "any":
-        words += ["--network", "plain-any"]
     if "photos" in result.training:
         words += ["--images", "PHOTOS"]
     return " ".join([*words, "--steps", str(result.training["of_steps"])])

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from inference.checkpoint import CONFIG, EVALUATION
+from inference.plain import PlainConfig
+from training.experiments import Experiment
 
 COLLAPSED = 0.1  # of recall: a model below finds nothing
 SHARES = ("count_accuracy", "identity_accuracy", "recall")
@@ -94,15 +96,14 @@ def load_results(folder: Path) -> list[Result]:
 
 def method_of(training: dict[str, Any]) -> str:
     """How a model was trained: a key of METHODS."""
-    experiment = training["experiment"]
-    objective, network = experiment["objective"], experiment["network"]
+    experiment = Experiment.model_validate(training["experiment"])
     if "photos" in training:
         return "photos"
-    if objective == "elbo":
-        return str(experiment["wake"]["estimator"])
-    if network.get("kind") == "plain":
-        return str(network["order"])
-    return str(objective)
+    if experiment.objective == "elbo":
+        return experiment.wake.estimator
+    if isinstance(experiment.network, PlainConfig):
+        return experiment.network.order
+    return experiment.objective
 
 
 def experiments_of(results: Iterable[Result]) -> dict[str, list[Result]]:

@@ -5,6 +5,7 @@ from service.routes import (
     batch,
     cameras,
     galleries,
+    glimpses,
     health,
     infer,
     meshes,
@@ -20,6 +21,9 @@ ROUTERS = (
     *(model.router, meshes.router, cameras.router, galleries.router),
     *(health.router, metrics.router, admin.router),
 )
+
+# Instead of all these where a 2D model answers.
+GLIMPSE_ROUTERS = (glimpses.router, health.router, metrics.router, admin.router)
 
 # Mounted at `/` alone: they are about the server, whatever versions it answers.
 PAGES = (pages.router,)

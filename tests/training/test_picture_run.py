@@ -1,6 +1,7 @@
 """Training and measuring a 2D model that is small enough for seconds."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 import training.picture_experiments as experiments
 from inference.air2d import Air2dConfig
 from inference.checkpoint2d import load_checkpoint2d
+from training import figures2d
 from training.__main__ import main
+from training.loop import train
 from training.picture_evaluation import measure
 from training.picture_experiments import PictureExperiment, with_estimator
 from training.picture_run import PictureRun
@@ -109,3 +112,31 @@ def test_what_scenes_alone_have_is_refused(
     other = tiny.model_copy(update={"batch": 4})
     with pytest.raises(ValueError, match="another experiment"):
         PictureRun(other, replace(RunOptions(out=out), steps=1))
+
+
+def test_the_page_shows_every_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: PictureExperiment
+) -> None:
+    runs, page = tmp_path / "runs", tmp_path / "page"
+    with pytest.raises(ValueError, match="holds no run"):
+        figures2d.write(tmp_path, page)
+    for seed in (0, 1):
+        out = runs / f"tiny-{seed}"
+        train(tiny, RunOptions(out=out, seed=seed, steps=2, evaluate_every=1))
+        if seed == 0:  # the other one is not measured yet, and is shown all the same
+            for name, counts in (("evaluation", ()), ("evaluation-2", ("--counts", 2))):
+                file = out / f"{name}.json"
+                call(monkeypatch, "evaluate", out, "--scenes", 20, "--json", file, *counts)
+    figures2d.write(runs, page)
+    rows = json.loads((page / "results-2d.json").read_text())
+    assert [(row["experiment"], row["seed"], row["steps"]) for row in rows] == [
+        ("tiny", 0, 2),
+        ("tiny", 1, 2),
+    ]
+    assert 0 <= rows[0]["count_accuracy_on_2"] <= 1
+    assert rows[1]["count_accuracy"] is None
+    text = (page / "results-2d.md").read_text()
+    assert "not measured" in text and "2 objects: " in text
+    shown = set(re.findall(r"\]\((images/[^)]+)\)", text))
+    assert shown == {f"images/{path.name}" for path in (page / "images").iterdir()}
+    assert len(shown) == 6

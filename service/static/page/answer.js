@@ -35,10 +35,11 @@ export class AnswerText {
    * @param answer of `POST /infer`.
    * @param {Blob} photo that was sent.
    * @param {string} name of the photo's file.
+   * @param {number} refine steps of refinement that led to it.
    */
-  show(answer, photo, name) {
-    Object.assign(this, { answer, photo });
-    this.command.textContent = commandFor(name);
+  show(answer, photo, name, refine = 0) {
+    Object.assign(this, { answer, photo, refine });
+    this.command.textContent = commandFor(name, refine);
     this.json.textContent = pretty(answer);
     for (const button of this.buttons) button.disabled = false;
   }
@@ -46,7 +47,7 @@ export class AnswerText {
   async download(form, file) {
     try {
       const content = form
-        ? await (await ask(`infer?format=${form}`, { body: this.photo, type: this.photo.type })).blob()
+        ? await (await ask(`infer?format=${form}&refine=${this.refine}`, { body: this.photo, type: this.photo.type })).blob()
         : new Blob([JSON.stringify(this.answer, null, 1)], { type: "application/json" });
       const url = URL.createObjectURL(content);
       h("a", { href: url, download: file }).click();
@@ -58,8 +59,9 @@ export class AnswerText {
   }
 }
 
-function commandFor(name) {
-  const address = new URL("v1/infer", document.baseURI).href;
+function commandFor(name, refine = 0) {
+  const plain = new URL("v1/infer", document.baseURI).href;
+  const address = refine ? `'${plain}?refine=${refine}'` : plain;
   const secret = key.get() ? ' -H "X-API-Key: $AIRSCENE_KEY"' : "";
   const file = /^[\w./-]+$/.test(name) ? `@${name}` : `'@${name.replaceAll("'", "'\\''")}'`;
   return `curl${secret} -F image=${file} ${address}`;

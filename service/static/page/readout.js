@@ -23,13 +23,15 @@ export class Readout {
    *
    * @param answer of `POST /infer`.
    * @param truth the scene as it is, when that is known.
+   * @param {number[]} errors of reconstruction after 0 and more steps of refinement, when refined.
    */
-  show(answer, truth = null) {
+  show(answer, truth = null, errors = []) {
     const focused = document.activeElement?.closest?.("tr")?.dataset.id;
     this.host.replaceChildren(
       count(answer),
       facts(answer),
       this.table(answer, truth),
+      ...(errors.length > 1 ? [convergence(errors)] : []),
       ...(answer.warnings.length ? [warnings(answer.warnings)] : []),
     );
     if (focused && !this.host.contains(document.activeElement)) {
@@ -63,7 +65,7 @@ export class Readout {
         h(
           "thead",
           {},
-          h("tr", {}, ...["object", "x mm", "y mm", "yaw"].map((name) => h("th", { scope: "col" }, name)), truth ? h("th", { scope: "col" }, "off by") : null),
+          h("tr", {}, ...["object", "x mm", "y mm", "yaw"].map((name) => h("th", { scope: "col" }, name)), truth ? h("th", { scope: "col" }, "off mm") : null),
         ),
         h("tbody", {}, ...rows),
       ),
@@ -139,7 +141,7 @@ function hypotheses(item) {
     { class: "hypotheses" },
     ...others.flatMap(({ class_id: name, score }) => [
       h("span", {}, name),
-      bar(score, 40),
+      bar(score, 28),
       h("span", {}, percent(score)),
     ]),
   );
@@ -148,8 +150,38 @@ function hypotheses(item) {
 function offBy(item, pair) {
   if (!pair) return h("td", { "data-far": "true" }, "—", h("small", {}, "is not there"));
   const turned = pair.yaw === null ? null : h("small", {}, angle(pair.yaw));
-  return h("td", { "data-far": String(pair.distance > FAR) }, `${millimetres(pair.distance, 1)} mm`, turned);
+  return h("td", { "data-far": String(pair.distance > FAR) }, millimetres(pair.distance, 1), turned);
 }
+
+/** How the drawn scene came nearer to the photo, step by step. */
+function convergence(errors) {
+  const [width, height] = [112, 44];
+  const most = Math.max(...errors) || 1;
+  const points = errors.map((error, i) => [(width * i) / (errors.length - 1), height * (1 - error / most)]);
+  const [first, last] = [errors[0], errors.at(-1)];
+  return h(
+    "div",
+    { class: "refined" },
+    s(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" },
+      s("line", { class: "base", x1: 0, x2: width, y1: height, y2: height }),
+      s("polyline", { points: points.map((point) => point.join()).join(" ") }),
+      ...points.map(([cx, cy]) => s("circle", { cx, cy, r: 2.4 })),
+    ),
+    h(
+      "p",
+      { class: "caption" },
+      `Difference from the photo ${small(first)} → ${small(last)} in ${errors.length - 1} ${errors.length === 2 ? "step" : "steps"} of drawing and comparing.`,
+    ),
+  );
+}
+
+/** A mean squared error: two digits and a power of ten. */
+const small = (value) => {
+  const [digits, power] = value.toExponential(1).split("e");
+  return `${digits}·10${[...String(Number(power))].map((sign) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(sign)]).join("")}`;
+};
 
 const warnings = (lines) => h("ul", { class: "warnings", "aria-label": "Warnings" }, ...lines.map((line) => h("li", {}, line)));
 

@@ -17,6 +17,7 @@ import { silhouette } from "./silhouette.js";
 import { listen, showExamples } from "./sources.js";
 import { Space } from "./space.js";
 
+const REFINEMENTS = 5; // steps; more bring nothing
 const SPREADS = [1, 2, 5, 10, 20, 50];
 const LARGEST = 2048; // px; a larger photo is shown smaller than it was sent
 const DOUBTFUL = 0.95; // below this score a label tells it
@@ -57,6 +58,7 @@ export class Tabletop {
     at("wipe").addEventListener("input", (event) => this.wipe(event.target.valueAsNumber / 100));
     at("spread").addEventListener("input", (event) => this.spread(SPREADS[event.target.valueAsNumber]));
     for (const button of at("look").children) button.addEventListener("click", () => this.space?.look(button.dataset.value));
+    at("refine").addEventListener("change", () => this.current && this.again(this.current));
     at("random-button").addEventListener("click", () => this.drawRandom());
     listen((photo, name) => this.open(photo, name), () => !at("tabletop").hidden);
     this.start();
@@ -103,12 +105,26 @@ export class Tabletop {
       if (keep) this.history.add(entry);
       await this.present(entry);
       say(`${answer.objects.length} objects: ${wordsFor(answer)}`);
-      await this.compare(entry, turn);
+      await this.compare(await this.refine(entry, turn), turn);
     } catch (error) {
       if (turn === this.turn) notifyError("photo", error);
     } finally {
       if (turn === this.turn) this.picture.wait(false);
     }
+  }
+
+  /** When the switch is on, has the scene refined, one step more at a time, and shows each. */
+  async refine(entry, turn) {
+    const errors = [entry.answer.quality.reconstruction_error];
+    let refined = entry;
+    for (let steps = 1; at("refine").checked && steps <= REFINEMENTS && turn === this.turn; steps += 1) {
+      const answer = await askJson(`infer?refine=${steps}`, { body: entry.photo, type: FILE });
+      if (turn !== this.turn) break;
+      errors.push(answer.quality.reconstruction_error);
+      refined = { ...entry, answer, errors: [...errors], plain: entry };
+      await this.present(refined);
+    }
+    return refined;
   }
 
   /** Shows an entry of the history. */
@@ -118,19 +134,24 @@ export class Tabletop {
       this.enter("photo");
     }
     const turn = (this.turn += 1);
-    await this.present(entry);
-    await this.compare(entry, turn).catch((error) => notifyError("photo", error));
+    const plain = entry.plain ?? entry;
+    try {
+      await this.present(plain);
+      await this.compare(await this.refine(plain, turn), turn);
+    } catch (error) {
+      notifyError("photo", error);
+    }
   }
 
   /** Shows what is known of a photo, but for its drawing. */
   async present(entry) {
-    const { photo, bitmap, region, answer, name, truth } = entry;
+    const { photo, bitmap, region, answer, name, truth, errors } = entry;
     this.current = entry;
     this.checkModel(answer);
     const words = `The picture: ${wordsFor(answer)}`;
     this.picture.show(bitmap, region, words);
-    this.readout.show(answer, truth);
-    if (this.mode === "photo" || !this.drawing.busy) this.text.show(answer, photo, name);
+    this.readout.show(answer, truth, errors);
+    if (this.mode === "photo" || !this.drawing.busy) this.text.show(answer, photo, name, errors ? errors.length - 1 : 0);
     this.caption();
     await this.trace(entry);
     await this.space?.show(answer, bitmap, region, this.mode === "build");

@@ -81,7 +81,7 @@ def test_nothing_is_amiss_for_who_cannot_see_or_point(visit: Any) -> None:
         page = visited.inferred()
         assert violations(page) == []
         page.get_by_role("radio", name="A scene of your own").click()
-        expect(page.locator("#readout")).to_contain_text("off by")
+        expect(page.locator("#readout")).to_contain_text("off mm")
         assert violations(page) == []
         for view in ("Digits", "Training"):
             page.get_by_role("tab", name=view).click()
@@ -179,7 +179,7 @@ def test_a_scene_of_ones_own_is_drawn_and_inferred_while_it_moves(visit: Any) ->
     visited.open()
     page = visited.inferred()
     page.get_by_role("radio", name="A scene of your own").click()
-    expect(page.locator("#readout")).to_contain_text("off by")
+    expect(page.locator("#readout")).to_contain_text("off mm")
     while page.locator(".controls select").count() > 1:
         page.get_by_role("button", name="Remove object 1").click()
     page.get_by_label("Object 1: class").select_option("cup")

@@ -1,0 +1,60 @@
+"""From the tensors of 2D models to the models of the HTTP schema."""
+
+from __future__ import annotations
+
+from inference.checkpoint2d import Checkpoint2d
+from service import glimpse_schemas, schemas
+from service.glimpse_engine import GlimpseAnswer
+
+
+def compose_glimpses(
+    answer: GlimpseAnswer, *, request_id: str, stamp: str
+) -> glimpse_schemas.GlimpseResponse:
+    """The response to one picture; the arguments are those of `service.answers.compose`."""
+    picture, timing = answer.picture, answer.timing
+    return glimpse_schemas.GlimpseResponse(
+        request_id=request_id,
+        stamp=stamp,
+        model=_name(answer.checkpoint),
+        image=schemas.ImageInfo(width=picture.width, height=picture.height, sha256=picture.sha256),
+        count=schemas.CountEstimate(
+            value=len(answer.glimpses), probabilities=answer.count_probabilities
+        ),
+        objects=[
+            glimpse_schemas.GlimpseObject(
+                id=k,
+                score=glimpse.score,
+                bbox2d=schemas.Box2D(**glimpse.window._asdict()),
+                code=glimpse_schemas.Code(mean=glimpse.mean, std=glimpse.std),
+            )
+            for k, glimpse in enumerate(answer.glimpses)
+        ],
+        quality=glimpse_schemas.GlimpseQuality(
+            reconstruction_error=answer.reconstruction_error, explained=answer.explained
+        ),
+        warnings=list(picture.warnings),
+        timing_ms=schemas.TimingMs(
+            decode=picture.decode_ms,
+            infer=timing.infer,
+            refine=timing.refine,
+            render=timing.render,
+        ),
+    )
+
+
+def describe_glimpses(checkpoint: Checkpoint2d) -> glimpse_schemas.GlimpseModelReport:
+    """What a model looks at and may find."""
+    config = checkpoint.model.config
+    return glimpse_schemas.GlimpseModelReport(
+        model=_name(checkpoint),
+        side=config.side,
+        channels=config.channels,
+        greatest_count=config.steps,
+        code=config.what,
+    )
+
+
+def _name(checkpoint: Checkpoint2d) -> schemas.ModelName:
+    return schemas.ModelName(
+        name=checkpoint.name, version=checkpoint.version, sha256=checkpoint.sha256
+    )
