@@ -25,7 +25,7 @@ FIRST_PRESENCE = (
     1.5  # logit: at first there seems to be something everywhere, so that it is learned
 )
 FIRST_WHERE = 0.1  # standard deviation of a window, of the prior's: a first guess that holds still
-FIRST_WHAT = -0.5  # log standard deviation of a code
+FIRST_WHAT = -2.0  # log standard deviation of a code: sharp, so that it is worth reading
 LOG_STD_RANGE = (-8.0, 3.0)
 
 
@@ -43,8 +43,8 @@ class Air2dConfig(BaseModel):
     what: int = Field(default=50, ge=1)  # D
     hidden: int = Field(default=256, ge=1)
     embedding: int = Field(default=256, ge=1)
-    encoder: tuple[int, ...] = (256, 256)
-    decoder: tuple[int, ...] = (256, 256)
+    encoder: tuple[int, ...] = (512, 256)
+    decoder: tuple[int, ...] = (256, 512)
     std: float = Field(default=0.3, gt=0)  # of a pixel, grey levels of 1
     prior: GlimpsePrior = GlimpsePrior()
 

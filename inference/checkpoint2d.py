@@ -38,6 +38,21 @@ class Checkpoint2d:
     evaluation: dict[str, Any] | None
     card: str | None  # Markdown: what it sees, how it was trained, where it fails
 
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.config.name
+
+    @property
+    def version(self) -> str:
+        """Version of the model."""
+        return self.config.version
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights."""
+        return self.config.sha256
+
 
 def save_checkpoint2d(
     folder: str | Path,
@@ -80,7 +95,17 @@ def open_checkpoint(folder: str | Path) -> Checkpoint | Checkpoint2d:
     Raises:
         CheckpointError: what is wrong, with which file, and what to do.
     """
+    if holds_glimpses(folder):
+        return load_checkpoint2d(folder)
+    return load_checkpoint(folder)
+
+
+def holds_glimpses(folder: str | Path) -> bool:
+    """Whether a folder holds a model of 2D images, and not one of scenes.
+
+    Raises:
+        CheckpointError: it holds no checkpoint at all.
+    """
     path = Path(folder)
-    if path.is_dir() and network_kind(path) == "glimpses":
-        return load_checkpoint2d(path)
-    return load_checkpoint(path)
+    check_folder(path)
+    return network_kind(path) == "glimpses"

@@ -34,13 +34,20 @@ class Enumerated(NamedTuple):
 
 
 def enumerated_bound(
-    model: Air2d, context: Context, *, generator: torch.Generator | None = None
+    model: Air2d,
+    context: Context,
+    *,
+    code_weight: float = 1.0,
+    generator: torch.Generator | None = None,
 ) -> Enumerated:
     """The bound with one draw of windows and codes; differentiable.
 
     Args:
         model: network, decoder and prior.
         context: of R encoded images.
+        code_weight: what a nat of a code's divergence counts; with anything but 1, what comes out
+            is no bound. A decoder that has not learned to read a code yet does not miss it, and a
+            code that costs its full price from the beginning is given up number by number.
         generator: of random numbers.
     """
     image, prior = context.image, model.config.prior
@@ -50,7 +57,8 @@ def enumerated_bound(
     canvases = torch.cat([nothing, layers.cumsum(1)], 1)
     explained = model.likelihood.log_prob(image[:, None], canvases)
     divergence = said.where.divergence(prior.where(image)).sum(-1)
-    divergence = divergence + said.what.divergence(prior.what(image)).sum(-1)  # [R, K]
+    codes = said.what.divergence(prior.what(image)).sum(-1)  # [R, K]
+    divergence = divergence + code_weight * codes
     paid = torch.cat([divergence.new_zeros(len(image), 1), divergence.cumsum(1)], 1)
     outcomes = torch.arange(paid.shape[1], device=image.device)
     log_q = unary_steps(said.presence_logits[:, None], outcomes).sum(-1)

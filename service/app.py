@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from inference.checkpoint import Checkpoint, code_version
+from inference.checkpoint2d import Checkpoint2d
 from service import openapi, problems, telemetry
 from service.access import Access
 from service.assets import ASSETS
@@ -16,11 +18,12 @@ from service.cameras.choice import choose_store
 from service.cameras.live import Cameras
 from service.drawing import Artist
 from service.engine import Engine
+from service.glimpse_engine import GlimpseEngine
 from service.keys import load_keys
 from service.lane import Infers
 from service.middleware import HEADER, RequestContext, Unexpected, Uploads
 from service.rates import Buckets
-from service.routes import PAGES, ROUTERS
+from service.routes import GLIMPSE_ROUTERS, PAGES, ROUTERS
 from service.runtime import Runtime
 from service.schemas import ImagesUpload, ImageUpload
 from service.settings import Settings
@@ -29,14 +32,14 @@ from service.settings import Settings
 def create_app(
     settings: Settings,
     *,
-    loaded: Checkpoint | None = None,
+    loaded: Checkpoint | Checkpoint2d | None = None,
     load: Callable[[], Infers] | None = None,
 ) -> FastAPI:
     """The application.
 
     Args:
         settings: of the service.
-        loaded: what `settings.checkpoint` holds, when it was loaded already.
+        loaded: what `settings.checkpoint` holds, when it was loaded already; a 2D model must be.
         load: makes an engine, on the thread where it will be used; when not given, one of
             `settings.checkpoint` as it then is.
 
@@ -48,8 +51,17 @@ def create_app(
     buckets = Buckets(settings.rate, settings.rate_burst) if settings.rate else None
     first = [loaded] if loaded else []
 
-    def engine() -> Engine:
-        return Engine(first.pop() if first else settings.checkpoint, threads=settings.threads)
+    # A 2D model has routes of its own: a reload does not turn one kind of model into the other.
+    flat = isinstance(loaded, Checkpoint2d)
+
+    def engine() -> Infers:
+        model = first.pop() if first else settings.checkpoint
+        if flat:
+            assert not isinstance(model, Checkpoint)
+            # What it answers is read by GLIMPSE_ROUTERS alone.
+            return cast(Infers, GlimpseEngine(model, threads=settings.threads))
+        assert not isinstance(model, Checkpoint2d)
+        return Engine(model, threads=settings.threads)
 
     runtime = Runtime(settings, load or engine)
     artist = Artist(settings)
@@ -98,7 +110,7 @@ def create_app(
     openapi.install(app, ImageUpload, ImagesUpload, keys=bool(keys))
     app.mount("/static", ASSETS, name="static")
 
-    for router in ROUTERS:
+    for router in GLIMPSE_ROUTERS if flat else ROUTERS:
         app.include_router(router, prefix="/v1", responses=openapi.COMMON)
         app.include_router(router, include_in_schema=False)
     for router in PAGES:

@@ -10,11 +10,14 @@ from typing import Annotated
 
 import tyro
 
-from inference.checkpoint import CheckpointError, load_checkpoint
+from inference.checkpoint import CheckpointError
+from inference.checkpoint2d import Checkpoint2d, open_checkpoint
 from inference.images import Decoder, ImageError
 from service.answers import compose, now
 from service.app import create_app
 from service.engine import Engine, EngineError
+from service.glimpse_answers import compose_glimpses
+from service.glimpse_engine import GlimpseEngine
 from service.lane import decoder_for
 from service.server import Server
 from service.settings import Settings, SettingsError, load_settings
@@ -52,7 +55,7 @@ def serve(
 ) -> int:
     """Run the HTTP server: POST a photo to /infer, read /docs."""
     settings = load_settings(checkpoint=checkpoint, host=host, port=port)
-    loaded = load_checkpoint(settings.checkpoint)
+    loaded = open_checkpoint(settings.checkpoint)
     try:
         listener = _listen(settings)
     except OSError as error:
@@ -88,7 +91,7 @@ def infer(
         ),
     ] = 0,
 ) -> int:
-    """Print what stands on the table in each picture: the JSON of POST /infer, one line each.
+    """Print what each picture shows: the JSON of POST /infer, one line each.
 
     `request_id` is the file's name as given. A file that cannot be used is named on standard error,
     the others are still answered, and the exit code is 2.
@@ -98,8 +101,15 @@ def infer(
     settings = load_settings(checkpoint=checkpoint)
     if not 0 <= refine <= settings.max_refine:
         return _complain(f"--refine {refine}: give a number from 0 to {settings.max_refine}")
-    engine = Engine(settings.checkpoint, threads=settings.threads)
-    decoder = decoder_for(engine.checkpoint, settings)
+    loaded = open_checkpoint(settings.checkpoint)
+    engine: Engine | GlimpseEngine
+    if isinstance(loaded, Checkpoint2d):
+        if refine:
+            return _complain(f"--refine: is for scenes; {settings.checkpoint} knows none")
+        engine = GlimpseEngine(loaded, threads=settings.threads)
+    else:
+        engine = Engine(loaded, threads=settings.threads)
+    decoder = decoder_for(loaded, settings)
     # The first inference is slow; without this, it would be the first picture's timing_ms.
     engine.warm_up()
     code = 0
@@ -130,11 +140,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _infer_file(
-    engine: Engine, decoder: Decoder, path: Path, steps: int, settings: Settings
+    engine: Engine | GlimpseEngine, decoder: Decoder, path: Path, steps: int, settings: Settings
 ) -> str:
     """The response to one file, as one line of JSON."""
     stamp = now()
     picture = decoder.decode(path.read_bytes())
+    if isinstance(engine, GlimpseEngine):
+        seen = compose_glimpses(engine.infer(picture), request_id=str(path), stamp=stamp)
+        return seen.model_dump_json()
     answer = engine.infer(picture)
     if steps:
         answer = engine.refine(answer, steps, settings.refine_seconds)

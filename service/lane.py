@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from inference.checkpoint import Checkpoint
+from inference.checkpoint2d import Checkpoint2d
 from inference.images import Decoder, Picture
 from service.batching import Batcher
 from service.engine import Answer, EngineError
@@ -142,8 +143,11 @@ class Lane:
         return answers
 
 
-def decoder_for(checkpoint: Checkpoint, settings: Settings) -> Decoder:
+def decoder_for(checkpoint: Checkpoint | Checkpoint2d, settings: Settings) -> Decoder:
     """Decodes pictures for a checkpoint's network, within the limits of the settings."""
+    if isinstance(checkpoint, Checkpoint2d):
+        side = checkpoint.model.config.side
+        return Decoder(side, side, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
     network = checkpoint.posterior.config
     return Decoder(
         network.height,

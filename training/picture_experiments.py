@@ -23,6 +23,11 @@ class PictureExperiment(Schedule):
     steps: int = Field(default=12_000, ge=1)
     weight_decay: float = Field(default=1e-5, ge=0)
     clip_norm: float = Field(default=1000.0, gt=0)  # nats: for the batch that explodes
+    # What a nat of a code's divergence counts at first, when the count is enumerated; evenly to 1.
+    # With the full price from the beginning, 9 of a digit's 50 numbers are used, with this 11 and
+    # more, which draw it better.
+    code_weight: float = Field(default=0.1, ge=0, le=1)
+    code_weight_until: float = Field(default=0.4, gt=0, le=1)  # part of the run
 
 
 # Windows as large as digits, and a bit.

@@ -80,7 +80,12 @@ class PictureRun(Run[Tensor]):
             context = model.encode(batch)
             with torch.autocast(batch.device.type, enabled=False):
                 rows = torch.arange(len(batch), device=batch.device).repeat_interleave(e.samples)
-                found = enumerated_bound(model, context.select(rows), generator=generator)
+                found = enumerated_bound(
+                    model,
+                    context.select(rows),
+                    code_weight=self._code_weight(),
+                    generator=generator,
+                )
                 bound = found.bound.mean()
             return Losses(-bound, {"bound": bound})
         surrogate = bound_loss(
@@ -96,6 +101,15 @@ class PictureRun(Run[Tensor]):
             generator=generator,
         )
         return Losses(surrogate.loss, {"bound": surrogate.bound.mean()})
+
+    def _code_weight(self) -> float:
+        """What a nat of a code's divergence counts now."""
+        e = self.experiment
+        share = min(1.0, self._part() / e.code_weight_until)
+        return e.code_weight + (1 - e.code_weight) * share
+
+    def _scalars(self) -> dict[str, float]:
+        return {"code_weight": self._code_weight()}
 
     @torch.no_grad()
     def _measure(self) -> HeldOut:

@@ -5,6 +5,7 @@ from service.routes import (
     batch,
     cameras,
     galleries,
+    glimpses,
     health,
     infer,
     meshes,
@@ -18,6 +19,12 @@ from service.routes import (
 ROUTERS = (
     *(infer.router, batch.router, render.router),
     *(model.router, meshes.router, cameras.router, galleries.router),
+    *(health.router, metrics.router, admin.router),
+)
+
+# Instead of all these where a 2D model answers.
+GLIMPSE_ROUTERS = (
+    *(glimpses.router, galleries.router),
     *(health.router, metrics.router, admin.router),
 )
 

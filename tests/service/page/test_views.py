@@ -44,8 +44,8 @@ class FlatServer:
             {
                 "id": i,
                 "score": 0.9,
-                "window": {"x": x, "y": 10.0, "width": 12.0, "height": 30.0},
-                "reconstruction": png(28),
+                "bbox2d": {"x": x, "y": 10.0, "width": 12.0, "height": 30.0},
+                "drawn": png(50),
             }
             for i, x in enumerate(runs)
         ]
@@ -54,7 +54,7 @@ class FlatServer:
             json={
                 "count": {"value": len(runs), "probabilities": count},
                 "objects": objects,
-                "reconstruction": png(50),
+                "drawn": png(50),
             }
         )
 
