@@ -18,8 +18,9 @@ export function readModel(report) {
  * Reads an answer of `POST /infer?drawn=true`.
  *
  * @param answer its JSON.
- * @returns {{count: number, probabilities: number[], steps: {score: number, window: {x: number, y: number, width: number, height: number}, picture: string|null}[],
- *   picture: string|null}} windows in px of the picture that was sent; pictures as `data:` addresses.
+ * @returns {{count: number, probabilities: number[], steps: Object[], picture: string|null}} a step
+ *   has a `score`, a `window` in px of the picture that was sent, and its own `picture`; pictures
+ *   are `data:` addresses.
  */
 export function readFlat(answer) {
   return {
