@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from inference.air2d import Estimate2d
 from inference.checkpoint2d import Checkpoint2d, load_checkpoint2d
@@ -38,6 +39,7 @@ class GlimpseAnswer:
     reconstruction_error: float  # mean squared, of pixels in [0, 1]
     explained: float  # share of the picture's squares that the reconstruction takes away
     timing: Timing
+    layers: Tensor  # [n, channels, side, side] in [0, 1], each of the glimpses drawn alone
 
 
 class GlimpseEngine:
@@ -106,6 +108,7 @@ class GlimpseEngine:
                     float(error[b]),
                     float(explained[b]),
                     timing,
+                    estimate.layers[b, : int(estimate.count[b])],
                 )
             )
         return answers

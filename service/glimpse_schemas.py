@@ -27,6 +27,11 @@ class GlimpseObject(_Model):
     score: float = Field(description="Probability that it is there.")
     bbox2d: Box2D = Field(description="The window in which it is seen; may reach over the edge.")
     code: Code
+    drawn: str | None = Field(
+        default=None,
+        description="The object alone, drawn again at the network's size: a PNG file in base64, "
+        "when asked for.",
+    )
 
 
 class GlimpseQuality(_Model):
@@ -54,12 +59,16 @@ class GlimpseResponse(_Model):
     quality: GlimpseQuality
     warnings: list[str]
     timing_ms: TimingMs
+    drawn: str | None = Field(
+        default=None, description="As `drawn` of an object, of all of them together."
+    )
 
 
 class GlimpseModelReport(_Model):
     """The 2D model that answers."""
 
     model: ModelName
+    kind: Literal["2d"] = Field(default="2d", description="2d: it infers windows of a picture.")
     side: int = Field(description="px, of the square image that the network looks at")
     channels: int = Field(description="1: pictures are made grey; objects are light on black")
     greatest_count: int

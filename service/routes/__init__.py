@@ -23,7 +23,10 @@ ROUTERS = (
 )
 
 # Instead of all these where a 2D model answers.
-GLIMPSE_ROUTERS = (glimpses.router, health.router, metrics.router, admin.router)
+GLIMPSE_ROUTERS = (
+    *(glimpses.router, galleries.router),
+    *(health.router, metrics.router, admin.router),
+)
 
 # Mounted at `/` alone: they are about the server, whatever versions it answers.
 PAGES = (pages.router,)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Annotated, cast
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from inference.checkpoint2d import Checkpoint2d
@@ -25,7 +25,13 @@ router = APIRouter(tags=["inference"])
     openapi_extra=openapi.INFER,
     responses=openapi.problems(400, 408, 413, 415, 422, 503),
 )
-async def infer(request: Request, runtime: Serving) -> GlimpseResponse:
+async def infer(
+    request: Request,
+    runtime: Serving,
+    drawn: Annotated[
+        bool, Query(description="Draw again what was inferred: each object, and all of them.")
+    ] = False,
+) -> GlimpseResponse:
     """What this picture shows: how many objects, in which windows, and what they look like."""
     runtime.check_ready()
     runtime.check_room()
@@ -33,7 +39,7 @@ async def infer(request: Request, runtime: Serving) -> GlimpseResponse:
     data = await read_image(request, runtime.settings)
     # The runtime hands on what its engine says: here, a GlimpseEngine.
     answer = cast(GlimpseAnswer, await connected(request, runtime.answer(data)))
-    return compose_glimpses(answer, request_id=request.state.request_id, stamp=stamp)
+    return compose_glimpses(answer, request_id=request.state.request_id, stamp=stamp, drawn=drawn)
 
 
 @router.get("/model")

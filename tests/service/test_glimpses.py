@@ -1,5 +1,6 @@
 """A 2D model answers over HTTP and on the command line: count, windows, codes."""
 
+import base64
 import io
 import json
 from collections.abc import Callable
@@ -86,6 +87,28 @@ def test_the_server_answers_with_windows_and_codes(
         assert client.get("/meshes/cup.obj").status_code == 404
         bad = client.post("/infer", content=b"no", headers={"Content-Type": "image/png"})
         assert bad.headers["content-type"] == "application/problem+json"
+
+
+def test_what_was_inferred_is_drawn_again(serve: Serve, loaded: Checkpoint2d, photo: bytes) -> None:
+    png = {"Content-Type": "image/png"}
+    with serve(create_app(Settings(checkpoint=loaded.folder), loaded=loaded)) as client:
+        plain = client.post("/infer", content=photo, headers=png).json()
+        drawn = client.post("/infer?drawn=true", content=photo, headers=png).json()
+        assert client.get("/model").json()["kind"] == "2d"
+        assert client.get("/examples").json() == {"pictures": []}
+    assert plain["drawn"] is None and plain["objects"][0]["drawn"] is None
+
+    def pixels(text: str) -> np.ndarray:
+        image = Image.open(io.BytesIO(base64.b64decode(text)))
+        assert (image.mode, image.size) == ("L", (20, 20))
+        return np.asarray(image) / 255
+
+    small = Image.open(io.BytesIO(photo)).resize((20, 20), Image.Resampling.BOX)
+    estimate = loaded.model.infer(torch.from_numpy(np.array(small))[None, None] / 255)
+    for k, item in enumerate(drawn["objects"]):
+        assert pixels(item["drawn"]) == pytest.approx(estimate.layers[0, k, 0].numpy(), abs=0.01)
+    whole = estimate.picture[0, 0].clamp(0, 1).numpy()
+    assert pixels(drawn["drawn"]) == pytest.approx(whole, abs=0.01)
 
 
 def test_the_command_prints_the_same(

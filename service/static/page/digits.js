@@ -82,7 +82,7 @@ export class Digits {
   async infer(since) {
     try {
       const photo = await this.sheet.picture();
-      const answer = readFlat(await askJson("infer", { body: photo, type: FILE, patient: false }));
+      const answer = readFlat(await askJson("infer?drawn=true", { body: photo, type: FILE, patient: false }));
       withdraw("digits");
       this.show(answer, since);
       this.shown({ photo, answer });
@@ -121,12 +121,12 @@ function summary({ count, probabilities }) {
   );
 }
 
-function tile({ label, score, picture }, i) {
+function tile({ score, picture }, i) {
   return h(
     "li",
     { class: stepClass(i) },
-    h("div", { class: "tile" }, picture ? h("img", { src: picture, alt: `What step ${i + 1} explains${label ? `: ${label}` : ""}` }) : null),
-    h("p", {}, h("strong", {}, `Step ${i + 1}`), label ? ` ${label}` : "", ` · ${percent(score)}`),
+    h("div", { class: "tile" }, picture ? h("img", { src: picture, alt: `What step ${i + 1} explains` }) : null),
+    h("p", {}, h("strong", {}, `Step ${i + 1}`), ` · ${percent(score)}`),
   );
 }
 

@@ -1,29 +1,37 @@
 /**
- * What a model of flat pictures answers, in the one form in which this page reads it.
- *
- * A step found an object when its presence is at least one half; `objects` of an answer are such
- * steps, in their order.
+ * What a model of flat pictures answers, in the one form in which this page reads it; `objects` of
+ * an answer are its steps, in their order.
  */
 
 /**
- * Reads an answer of `POST /infer`.
+ * What `GET /model` says of any model, with the names by which this page calls it.
+ *
+ * @param report its JSON.
+ */
+export function readModel(report) {
+  if (report.kind !== "2d") return report;
+  const { model, side, greatest_count: most } = report;
+  return { ...model, kind: "2d", input: { width: side, height: side }, count_max: most, evaluation: null, card: null };
+}
+
+/**
+ * Reads an answer of `POST /infer?drawn=true`.
  *
  * @param answer its JSON.
- * @returns {{count: number, probabilities: number[], steps: {label: string|null, score: number,
- *   window: {x: number, y: number, width: number, height: number}, picture: string|null}[],
- *   picture: string|null}} windows in px of the picture that was sent; pictures as `data:` addresses.
+ * @returns {{count: number, probabilities: number[], steps: Object[], picture: string|null}} a step
+ *   has a `score`, a `window` in px of the picture that was sent, and its own `picture`; pictures
+ *   are `data:` addresses.
  */
 export function readFlat(answer) {
   return {
     count: answer.count.value,
     probabilities: answer.count.probabilities,
     steps: answer.objects.map((item) => ({
-      label: item.class_id ?? null,
       score: item.score,
-      window: item.window,
-      picture: pictureOf(item.reconstruction),
+      window: item.bbox2d,
+      picture: pictureOf(item.drawn),
     })),
-    picture: pictureOf(answer.reconstruction),
+    picture: pictureOf(answer.drawn),
   };
 }
 

@@ -1,6 +1,7 @@
 /** The page: its views, its theme, its key, and how the server fares. */
 
 import { at, h, walkable } from "./dom.js";
+import { readModel } from "./flat.js";
 import { notify, notifyError, withdraw } from "./notices.js";
 import { askJson, key, link, ServiceError, whenReady } from "./service.js";
 
@@ -104,7 +105,7 @@ const name = () => (model ? `${model.name} ${model.version}` : "connected");
 async function start() {
   for (;;) {
     try {
-      model = await whenReady("model");
+      model = readModel(await whenReady("model"));
       await whenReady("readyz");
       break;
     } catch (error) {

@@ -140,12 +140,10 @@ def visit(browser: Browser, address: str) -> Iterator[Visiting]:
 def flat_model() -> dict[str, Any]:
     """What a model of flat pictures says of itself."""
     return {
-        "name": "multi-mnist",
-        "version": "1",
-        "sha256": "0" * 64,
+        "model": {"name": "multi-mnist", "version": "1", "sha256": "0" * 64},
         "kind": "2d",
-        "count_max": 3,
-        "input": {"width": 50, "height": 50},
-        "evaluation": None,
-        "card": None,
+        "side": 50,
+        "channels": 1,
+        "greatest_count": 3,
+        "code": 50,
     }

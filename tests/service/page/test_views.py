@@ -44,8 +44,8 @@ class FlatServer:
             {
                 "id": i,
                 "score": 0.9,
-                "window": {"x": x, "y": 10.0, "width": 12.0, "height": 30.0},
-                "reconstruction": png(28),
+                "bbox2d": {"x": x, "y": 10.0, "width": 12.0, "height": 30.0},
+                "drawn": png(50),
             }
             for i, x in enumerate(runs)
         ]
@@ -54,7 +54,7 @@ class FlatServer:
             json={
                 "count": {"value": len(runs), "probabilities": count},
                 "objects": objects,
-                "reconstruction": png(50),
+                "drawn": png(50),
             }
         )
 
@@ -94,13 +94,18 @@ def test_what_is_drawn_is_inferred_while_it_is_drawn(flat: tuple[Any, FlatServer
     stroke(page, (0.5, 0.2), (0.5, 0.8))
     stroke(page, (0.8, 0.2), (0.8, 0.8))
     expect(big).to_have_text("3things")
-    windows = page.locator(".sheet .window")
-    strokes = windows.evaluate_all("all => all.map((one) => getComputedStyle(one).stroke)")
+    # In one go: the next answer makes them anew.
+    strokes = page.evaluate(
+        "[...document.querySelectorAll('.sheet .window')]"
+        ".map((one) => getComputedStyle(one).stroke)"
+    )
+    assert len(strokes) == 3
     # 1st red, 2nd green, 3rd blue.
     for k, colour in enumerate(strokes):
         channels = [int(value) for value in colour[4:-1].split(",")]
         assert channels.index(max(channels)) == k
-    assert float(windows.first.get_attribute("x")) == columns(server.photos[-1])[0]
+    first = columns(server.photos[-1])[0]
+    expect(page.locator(".sheet .window").first).to_have_attribute("x", str(first))
     assert page.locator(".tiles img").count() == 4  # three steps and all of them together
     page.get_by_role("button", name="Clear").click()
     expect(big).to_have_text("0things")
