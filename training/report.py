@@ -27,6 +27,7 @@ from training.results import (
 )
 
 PAGE, DATA, IMAGES = "results-3d.md", "results-3d.json", "images"
+CAPTIONS = "captions.json"  # from names of pictures to sentences, for whoever shows that folder
 
 ABOUT = {
     "objects": "One of a red cube, a blue sphere and a textured cylinder, or nothing "
@@ -109,6 +110,7 @@ def _section(
     for kind, (caption, figure) in pictures.items():
         file = figures.save(figure, out / IMAGES / f"3d-{experiment}-{kind}.png")
         text.append(f"![{caption}]({IMAGES}/{file.name})\n\n*{caption}*\n")
+        _tell(out / IMAGES, file.name, f"{experiment}: {caption}")
     if descent is not None:
         text += _descent(descent)
     text += ["Every seed:\n", markdown(HEADER, [row(result) for result in results])]
@@ -209,6 +211,13 @@ def _numbers(result: Result) -> dict[str, Any]:
         "training": {key: training[key] for key in kept if key in training},
         "evaluations": result.evaluations,
     }
+
+
+def _tell(folder: Path, name: str, caption: str) -> None:
+    """Adds the caption of a picture to those of its folder."""
+    told = _read(folder / CAPTIONS) or {}
+    content = json.dumps({**told, name: caption}, indent=1, sort_keys=True) + "\n"
+    (folder / CAPTIONS).write_text(content, encoding="utf-8")
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -73,6 +73,8 @@ def test_the_page_has_every_number_and_its_pictures(folder: Path, tmp_path: Path
         assert f"(images/{file.name})" in text
         with Image.open(file) as image:
             assert min(image.size) > 100
+    captions = json.loads((tmp_path / "images" / "captions.json").read_text())
+    assert captions.keys() == {file.name for file in (tmp_path / "images").glob("*.png")}
     numbers = json.loads((tmp_path / "results-3d.json").read_text())["tabletop-fixed"]
     assert [model["seed"] for model in numbers["models"]] == [0, 0, 1]
     assert numbers["models"][2]["evaluations"]["evening"]["recall"] == 0.123
