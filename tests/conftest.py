@@ -1,13 +1,18 @@
-"""What all tests need: measurements of backends that are their own."""
+"""What all tests need: measurements of backends that are their own, bytes of image files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 import renderer.choice
+
+Encode = Callable[..., bytes]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +23,15 @@ def users_cache_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renderer.choice, "cache_file", lambda: file)
         yield original
+
+
+@pytest.fixture(scope="session")
+def encode() -> Encode:
+    """The bytes of an image file."""
+
+    def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return encode

@@ -185,6 +185,7 @@ def test_unusable_arguments_are_one_line(
 
 
 def test_all_parts_when_none_is_named() -> None:
-    assert list(Parts().chosen([])) == ["forward", "gradient", "growth", "profile", "memory"]
+    every = ["forward", "gradient", "growth", "profile", "memory", "peer"]
+    assert list(Parts().chosen([])) == every
     assert list(Parts().chosen(["gradient", "forward"])) == ["forward", "gradient"]
     assert Options().only == ()

@@ -10,9 +10,20 @@ import torch
 from PIL import Image
 
 from inference.images import Decoder, ImageError, Rectangle
+from renderer import SceneSpec, open_renderer
+from renderer.prior import sample
 
 Encode = Callable[..., bytes]
 DECODER = Decoder(64, 64)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    """Some scene, 256 x 256."""
+    spec = SceneSpec.load("tabletop")
+    scene = sample(spec, 1, generator=torch.Generator().manual_seed(8))
+    renderer = open_renderer(spec, height=256, width=256, backend="raycast")
+    return Image.fromarray(renderer.render_bytes(scene)[0].numpy())
 
 
 def grey_of(data: bytes) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.util
-import io
 import shutil
 import signal
 import socket
@@ -12,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -68,18 +66,6 @@ def photo(spec: SceneSpec, scene: Scene) -> Image.Image:
     """That scene, 256 x 256."""
     pixels = open_renderer(spec, height=256, width=256).render_bytes(scene)[0].numpy()
     return Image.fromarray(pixels)
-
-
-@pytest.fixture(scope="session")
-def encode() -> Encode:
-    """The bytes of an image file."""
-
-    def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-        file = io.BytesIO()
-        image.save(file, kind, **options)
-        return file.getvalue()
-
-    return encode
 
 
 class Canned:
