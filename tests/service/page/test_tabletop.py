@@ -283,6 +283,7 @@ def test_a_key_is_asked_for_and_used(visit: Any, serve: Serve) -> None:
         assert len(names(page)) == 3
         assert "X-API-Key: $AIRSCENE_KEY" in page.locator("#answer pre").first.inner_text()
         assert secret not in page.content()
+        page.goto("about:blank")  # before the server is gone, which the page would notice
 
 
 @pytest.mark.slow
