@@ -34,6 +34,7 @@ def train(
     device: Literal["cpu", "cuda"] = "cpu",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     workers: int | None = None,
+    threads: int | None = None,
 ) -> None:
     """Train a model; start again with the same arguments to continue a stopped run.
 
@@ -57,6 +58,8 @@ def train(
         precision: of the convolutions; auto takes bfloat16 where the processor has units for it.
         workers: processes that render on the CPU; auto leaves the rest of the cores to the network,
             and starts none with a card.
+        threads: of the network; 1 where other programs keep the cores busy. When not given, the
+            cores that `workers` leaves.
     """
     from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
@@ -73,6 +76,7 @@ def train(
         steps=steps,
         minutes=minutes,
         workers=workers,
+        threads=threads,
     )
     if experiment in PICTURE_EXPERIMENTS:
         if objective is not None or network is not None:
