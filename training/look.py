@@ -100,15 +100,13 @@ def dreamt(spec: SceneSpec, stage: int) -> SceneSpec:
 
 def fit_look(
     posterior: AnyPosterior,
-    spec: SceneSpec,
     photos: Tensor,
     open_drawing: Callable[[SceneSpec], Renderer],
 ) -> SceneSpec:
-    """A SceneSpec with the colours that photos show.
+    """A model's SceneSpec with the colours that photos show.
 
     Args:
-        posterior: a model of the same shapes in the colours of its own spec.
-        spec: the colours to begin with.
+        posterior: the model, which knows its world in the colours of its own spec.
         photos: `[N, 3, H, W]` uint8, as the network takes them.
         open_drawing: opens a renderer of a spec, for pictures as large as the photos.
 
@@ -116,7 +114,7 @@ def fit_look(
         The spec with other colours of table, background and objects; those of what hardly any photo
         shows stay as they were.
     """
-    own = posterior.spec
+    own = spec = posterior.spec
     photos = photos[:LOOKED_AT]
     surfaces = [TABLE, BACKGROUND]
     posterior.eval()
@@ -148,7 +146,8 @@ def _colours(
 ) -> Iterator[tuple[int, Tensor]]:
     """Of each photo the colour `[3]` of each surface that it shows enough of."""
     every = [TABLE, BACKGROUND, *range(len(renderer.spec.objects))]
-    shadings = {surface: _shading(renderer, scene, surface) for surface in every}
+    dark = _lit(renderer, scene, None)
+    shadings = {surface: (_lit(renderer, scene, surface) - dark) / GREY for surface in every}
     total = torch.stack(list(shadings.values())).mean(2).sum(0)  # [B, H, W]
     for surface in surfaces:
         shading = shadings[surface]  # [B, 3, H, W]
@@ -160,28 +159,21 @@ def _colours(
                 yield surface, ratio.median(1).values
 
 
-def _shading(renderer: Renderer, scene: Scene, surface: int) -> Tensor:
-    """How bright a surface of colour 1 would be, nothing where it is not seen: `[B, 3, H, W]`."""
-    lit, dark = (
-        renderer.render(scene, _with_colour(renderer.spec, scene, surface, value))
-        for value in (GREY, 0.0)
-    )
-    return (lit - dark) / GREY
-
-
-def _with_colour(spec: SceneSpec, scene: Scene, surface: int, value: float) -> Appearance:
-    """The spec's look but for one surface, which is grey; all else is black."""
-    look = Appearance.neutral(spec, len(scene))
+def _lit(renderer: Renderer, scene: Scene, surface: int | None) -> Tensor:
+    """Pictures `[B, 3, H, W]` in which one surface is grey, or none, and all else is black."""
+    look = Appearance.neutral(renderer.spec, len(scene))
     table, background, objects = (
         torch.zeros_like(colour) for colour in (look.table, look.background, look.objects)
     )
     if surface == TABLE:
-        table += value
+        table += GREY
     elif surface == BACKGROUND:
-        background += value
-    else:
-        objects[:, :, surface] = value
-    return replace(look, table=table, background=background, objects=objects)
+        background += GREY
+    elif surface is not None:
+        objects[:, :, surface] = GREY
+    return renderer.render(
+        scene, replace(look, table=table, background=background, objects=objects)
+    )
 
 
 def _painted(spec: SceneSpec, found: dict[int, Tensor]) -> SceneSpec:

@@ -67,7 +67,7 @@ class PhotoRun(SceneRun):
 
     def _fit(self, known: AnyPosterior) -> None:
         """Looks what the photos look like, to a model that knows how to see."""
-        spec = fit_look(known, known.spec, self.photos.learned, self._open_drawing)
+        spec = fit_look(known, self.photos.learned, self._open_drawing)
         decoder = self._open_decoder(spec)
         shown = self.photos.learned[:LOOKED_AT]
         std = matched_std(known, shown, decoder.render, self.experiment.wake.shrink)

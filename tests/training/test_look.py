@@ -64,7 +64,7 @@ def test_colours_are_found(spec: SceneSpec, monkeypatch: pytest.MonkeyPatch) -> 
     world = FOUND.paint(spec)
     scene = sample(world, 40, generator=torch.Generator().manual_seed(3))
     photos = as_bytes(drawing(world).render(scene))
-    found = fit_look(one_who_knows(spec, scene, monkeypatch), spec, photos, drawing)
+    found = fit_look(one_who_knows(spec, scene, monkeypatch), photos, drawing)
     assert (colours(found) - colours(world)).abs().max() < 0.02
     assert (colours(spec) - colours(world)).abs().max() > 0.3
     again = drawing(found).render(scene)
@@ -78,7 +78,7 @@ def test_less_light_is_darker_colours(spec: SceneSpec, monkeypatch: pytest.Monke
         look, light=0.6 * look.light, headlight=0.6 * look.headlight, ambient=0.6 * look.ambient
     )
     photos = as_bytes(drawing(spec).render(scene, dim))
-    found = fit_look(one_who_knows(spec, scene, monkeypatch), spec, photos, drawing)
+    found = fit_look(one_who_knows(spec, scene, monkeypatch), photos, drawing)
     shown = [0, 2, 3, 4]  # the background is black in any light
     ratio = colours(found)[shown] / colours(spec)[shown]
     assert (ratio - 0.6).abs().max() < 0.03
@@ -91,7 +91,7 @@ def test_what_no_photo_shows_stays_as_it_was(
     scene = sample(world, 40, generator=torch.Generator().manual_seed(3))
     scene = scene[~(scene.presence & (scene.identity == 2)).any(1)]  # no plates
     photos = as_bytes(drawing(world).render(scene))
-    found = fit_look(one_who_knows(spec, scene, monkeypatch), spec, photos, drawing)
+    found = fit_look(one_who_knows(spec, scene, monkeypatch), photos, drawing)
     assert found.objects[2].colour == spec.objects[2].colour
     assert found.objects[0].colour == pytest.approx(world.objects[0].colour, abs=0.02)
 
