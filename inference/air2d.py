@@ -25,7 +25,7 @@ FIRST_PRESENCE = (
     1.5  # logit: at first there seems to be something everywhere, so that it is learned
 )
 FIRST_WHERE = 0.1  # standard deviation of a window, of the prior's: a first guess that holds still
-FIRST_WHAT = -2.0  # log standard deviation of a code: sharp, so that it is worth reading
+FIRST_WHAT = -1.0  # log standard deviation of a code: sharp, so that it is worth reading
 LOG_STD_RANGE = (-8.0, 3.0)
 
 

@@ -38,6 +38,7 @@ def enumerated_bound(
     context: Context,
     *,
     code_weight: float = 1.0,
+    toll: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Enumerated:
     """The bound with one draw of windows and codes; differentiable.
@@ -48,6 +49,8 @@ def enumerated_bound(
         code_weight: what a nat of a code's divergence counts; with anything but 1, what comes out
             is no bound. A decoder that has not learned to read a code yet does not miss it, and a
             code that costs its full price from the beginning is given up number by number.
+        toll: nats that each glimpse costs besides, whatever it says. Where codes are cheap a digit
+            is best drawn by two glimpses, one over the other, which later is hard to unlearn.
         generator: of random numbers.
     """
     image, prior = context.image, model.config.prior
@@ -58,7 +61,7 @@ def enumerated_bound(
     explained = model.likelihood.log_prob(image[:, None], canvases)
     divergence = said.where.divergence(prior.where(image)).sum(-1)
     codes = said.what.divergence(prior.what(image)).sum(-1)  # [R, K]
-    divergence = divergence + code_weight * codes
+    divergence = divergence + code_weight * codes + toll
     paid = torch.cat([divergence.new_zeros(len(image), 1), divergence.cumsum(1)], 1)
     outcomes = torch.arange(paid.shape[1], device=image.device)
     log_q = unary_steps(said.presence_logits[:, None], outcomes).sum(-1)

@@ -21,13 +21,15 @@ class PictureExperiment(Schedule):
     estimator: EstimatorName = "enumerate"
     samples: int = Field(default=1, ge=1)  # S, draws an image; rloo and vimco need two
     steps: int = Field(default=12_000, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     clip_norm: float = Field(default=1000.0, gt=0)  # nats: for the batch that explodes
     # What a nat of a code's divergence counts at first, when the count is enumerated; evenly to 1.
-    # With the full price from the beginning, 9 of a digit's 50 numbers are used, with this 11 and
-    # more, which draw it better.
-    code_weight: float = Field(default=0.1, ge=0, le=1)
-    code_weight_until: float = Field(default=0.4, gt=0, le=1)  # part of the run
+    # With the full price from the beginning few of a code's numbers are ever used. What codes do
+    # not pay yet each glimpse pays as a toll, or digits are drawn twice, one over the other.
+    code_weight: float = Field(default=0.3, ge=0, le=1)
+    code_weight_until: float = Field(default=0.15, gt=0, le=1)  # part of the run
+    toll: float = Field(default=8.0, ge=0)  # nats a glimpse, times what a nat does not count
 
 
 # Windows as large as digits, and a bit.

@@ -80,10 +80,12 @@ class PictureRun(Run[Tensor]):
             context = model.encode(batch)
             with torch.autocast(batch.device.type, enabled=False):
                 rows = torch.arange(len(batch), device=batch.device).repeat_interleave(e.samples)
+                weight = self._code_weight()
                 found = enumerated_bound(
                     model,
                     context.select(rows),
-                    code_weight=self._code_weight(),
+                    code_weight=weight,
+                    toll=(1 - weight) * e.toll,
                     generator=generator,
                 )
                 bound = found.bound.mean()

@@ -278,8 +278,8 @@ def _precision(options: RunOptions) -> torch.dtype:
     if options.precision != "auto":
         raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
     if options.device == "cpu":
-        # Without matrix units for it, bfloat16 on a CPU is slower than float32.
-        fast = torch.cpu._is_amx_tile_supported()
+        # On a CPU without instructions for it, bfloat16 is slower than float32.
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     else:
         fast = torch.cuda.is_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
