@@ -64,17 +64,17 @@ def explanations(results: Sequence[Result], descent: dict[str, Any] | None, seed
     """Images above what each method explains them by, drawn again (figures 10, 11 and 19).
 
     Args:
-        results: of one experiment; of each method the first seed is shown.
+        results: of one experiment, models at hand; of each method the first seed is shown.
         descent: what direct descent found on the same images, if it was tried.
         seed: of the evaluation whose first images are shown.
     """
-    firsts = list({result.method: result for result in reversed(results)}.values())[::-1]
-    models = [load_checkpoint(result.folder) for result in firsts]
+    firsts = list({result.name: result for result in reversed(results)}.values())[::-1]
+    models = [_load(result) for result in firsts]
     spec = models[0].spec
     true = sample(spec, BATCH, generator=generator_for("evaluate", seed))[:SHOWN]
     rows = {"image": true}
     for result, model in zip(firsts, models, strict=True):
-        rows[METHODS[result.method]] = infer(model, true)
+        rows[result.name] = infer(model, true)
     if descent is not None and descent["seed"] == seed:
         found = [example["descent"] for example in descent["examples"][:SHOWN]]
         rows[METHODS["descent"]] = Scene.of_records(spec, found)
@@ -102,7 +102,7 @@ def learning(results: Sequence[Result]) -> Figure:
             named: set[str] = set()
             for result in results:
                 points = [row for row in result.training["history"] if row.get(key) is not None]
-                batch = result.training["experiment"]["batch"]
+                batch = result.training["images"] / result.training["steps"]
                 axes.plot(
                     [row["step"] * batch / 1e3 for row in points],
                     [row[key] for row in points],
@@ -129,7 +129,7 @@ def scanning(results: Sequence[Result]) -> Figure | None:
     Nothing where there is one step only.
     """
     shown = results[:SEEDS_SHOWN]
-    models = [load_checkpoint(result.folder) for result in shown]
+    models = [_load(result) for result in shown]
     spec = models[0].spec
     steps = spec.count.max
     if steps == 1:
@@ -177,7 +177,7 @@ def scanning(results: Sequence[Result]) -> Figure | None:
 
 def overlay(result: Result, seed: int, *, examples: int = 4) -> Figure:
     """Scenes from another side, what was inferred laid over them in red (figures 12 left, 18)."""
-    model = load_checkpoint(result.folder)
+    model = _load(result)
     spec = model.spec
     camera = spec.camera.model_copy(
         update={
@@ -217,6 +217,11 @@ def infer(model: Checkpoint, true: Scene) -> Scene:
     renderer = open_renderer(model.spec, height=network.height, width=network.width, supersample=2)
     found = [model.posterior.infer(renderer.render(some)).scene for some in _batches(true)]
     return Scene.cat(found)
+
+
+def _load(result: Result) -> Checkpoint:
+    assert result.folder is not None  # pictures are of models at hand
+    return load_checkpoint(result.folder)
 
 
 def _side_by_side(pictures: Tensor) -> np.ndarray[Any, Any]:

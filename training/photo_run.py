@@ -43,6 +43,7 @@ class PhotoRun(SceneRun):
                 "photos first, and give its folder by --start"
             )
         network = experiment.network
+        self.folder = options.images
         self.photos = Photos.load(options.images, height=network.height, width=network.width)
         super().__init__(experiment, options)
         if not isinstance(self.objective, Wake | WakeSleep):
@@ -131,6 +132,7 @@ class PhotoRun(SceneRun):
 
     def _origin(self) -> dict[str, Any]:
         photos = {
+            "folder": self.folder.resolve().name,
             "learned": len(self.photos.learned),
             "held_out": len(self.photos.held_out),
             "bound_at_the_start": float(self.keeper.first.mean()),

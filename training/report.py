@@ -9,9 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from inference.plain import PlainConfig
 from training import figures
-from training.experiments import Experiment
 from training.results import (
     COLLAPSED,
     HEADER,
@@ -41,6 +39,7 @@ ABOUT = {
 INTRODUCTION = f"""# Attend, Infer, Repeat in 3D
 
 Made by `python -m training figures` from checkpoints and their evaluations; every seed is shown.
+Tables tell of every model that was ever put on this page, pictures of those that are at hand.
 
 *Count*, *identity* and *recall* are shares: of images with the right count, of objects within
 5 cm of a true one with the right class, of true objects that were found within 5 cm as what they
@@ -57,22 +56,25 @@ def write_report(folder: Path, out: Path) -> Path:
     Args:
         folder: with evaluated checkpoints anywhere below it; and with what direct descent found on
             an experiment's images in `descent-EXPERIMENT.json`.
-        out: where the page goes; made when missing.
+        out: where the page goes; made when missing. What a page there tells of models whose folders
+            are gone stays on it.
 
     Raises:
         ValueError: there is no evaluated checkpoint.
         CheckpointError: one cannot be read.
     """
-    results = load_results(folder)
+    published = _read(out / DATA) or {}
+    results = load_results(folder, published)
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     text = [INTRODUCTION]
     numbers: dict[str, Any] = {}
     for experiment, mine in experiments_of(results).items():
         descent = _read(folder / f"descent-{experiment}.json")
+        descent = descent or published.get(experiment, {}).get("descent")
         text += _section(experiment, mine, descent, out)
         numbers[experiment] = {
-            "models": [_numbers(result) for result in mine],
-            "descent": None if descent is None else descent["descent"],
+            "models": [result.numbers() for result in mine],
+            "descent": descent,
         }
     (out / DATA).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     page = out / PAGE
@@ -83,28 +85,30 @@ def write_report(folder: Path, out: Path) -> Path:
 def _section(
     experiment: str, results: Sequence[Result], descent: dict[str, Any] | None, out: Path
 ) -> list[str]:
-    first = results[0]
-    seed = int(first.figures["seed"])
-    name = f"{METHODS[first.method]}, seed {first.seed}"
     pictures: dict[str, tuple[str, Figure]] = {
-        "explained": (
-            f"The first {figures.SHOWN} images of the evaluation, and what each method (its first "
-            "seed) explains them by, drawn again.",
-            figures.explanations(results, descent, seed),
-        ),
         "learning": (
             "Held-out scenes over training, a line for each seed.",
             figures.learning(results),
         ),
-        "aside": (
-            f"{name}: scenes from aside, what was inferred laid over them in red.",
-            figures.overlay(first, seed),
-        ),
     }
-    scans = figures.scanning([result for result in results if result.method == first.method])
-    if scans is not None:
-        caption = "Where on the table each step finds its object, and which object it is."
-        pictures["scanning"] = (f"{METHODS[first.method]}: {caption}", scans)
+    at_hand = [result for result in results if result.folder is not None]
+    if at_hand:
+        first = at_hand[0]
+        seed = int(first.figures["seed"])
+        pictures["explained"] = (
+            f"The first {figures.SHOWN} images of the evaluation, and what each method (its first "
+            "seed at hand) explains them by, drawn again.",
+            figures.explanations(at_hand, descent, seed),
+        )
+        pictures["aside"] = (
+            f"{first.name}, seed {first.seed}: scenes from aside, what was inferred laid over them "
+            "in red.",
+            figures.overlay(first, seed),
+        )
+        scans = figures.scanning([result for result in at_hand if result.method == first.method])
+        if scans is not None:
+            caption = "Where on the table each step finds its object, and which object it is."
+            pictures["scanning"] = (f"{METHODS[first.method]}: {caption}", scans)
     text = [f"## `{experiment}`\n", ABOUT.get(experiment, "") + "\n"]
     text.append(markdown(SUMMARY_HEADER, summary(results)))
     for kind, (caption, figure) in pictures.items():
@@ -151,7 +155,7 @@ def _elsewhere(results: Sequence[Result]) -> list[str]:
     """What was measured in worlds that the sleep phase never drew."""
     rows = [
         [
-            METHODS[result.method],
+            result.name,
             str(result.seed),
             world,
             *(number(figures[key], ".3f") for key in ("count_accuracy", "recall", "precision")),
@@ -170,8 +174,8 @@ def _elsewhere(results: Sequence[Result]) -> list[str]:
 def _commands(results: Sequence[Result]) -> list[str]:
     """How to make these numbers again."""
     lines = {
-        result.method: (
-            f"python -m training train {_arguments(result)} --seed {result.seed} --out DIR\n"
+        result.name: (
+            f"python -m training train {result.command} --seed {result.seed} --out DIR\n"
             f"python -m training evaluate DIR --scenes {result.figures['scenes']} "
             f"--seed {result.figures['seed']} --json DIR/evaluation.json"
         )
@@ -183,34 +187,6 @@ def _commands(results: Sequence[Result]) -> list[str]:
         f"Machine: {'; '.join(machines)}; device: {', '.join(devices)}. Commands, by method:\n",
         "```\n" + "\n".join(reversed(lines.values())) + "\n```\n",
     ]
-
-
-def _arguments(result: Result) -> str:
-    experiment = Experiment.model_validate(result.training["experiment"])
-    words = [result.experiment, "--objective", experiment.objective]
-    awake = experiment.objective in ("elbo", "wake-sleep")
-    if awake and experiment.wake.estimator != "enumerate":
-        words += ["--estimator", experiment.wake.estimator]
-    if isinstance(experiment.network, PlainConfig):
-        if experiment.network.order == "any":
-            words += ["--network", "plain-any"]
-        elif awake:
-            words += ["--network", "plain"]
-    if "photos" in result.training:
-        words += ["--images", "PHOTOS"]
-    return " ".join([*words, "--steps", str(result.training["of_steps"])])
-
-
-def _numbers(result: Result) -> dict[str, Any]:
-    training = result.training
-    kept = ("seconds", "steps", "images", "machine", "device", "backend", "history", "photos")
-    return {
-        "method": result.method,
-        "seed": result.seed,
-        "collapsed": result.collapsed,
-        "training": {key: training[key] for key in kept if key in training},
-        "evaluations": result.evaluations,
-    }
 
 
 def _tell(folder: Path, name: str, caption: str) -> None:

@@ -1,4 +1,8 @@
-"""What trained models were measured to do: evaluation files gathered, told apart, as tables."""
+"""What trained models were measured to do: evaluation files gathered, told apart, as tables.
+
+What was published once stays on the page: a model whose folder is gone is read from the numbers of
+the page itself, where a newer one of the same kind has not taken its place.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,14 @@ METHODS = {
 class Result:
     """One trained model and what it was measured to do."""
 
-    folder: Path
     experiment: str
     method: str  # a key of METHODS
     seed: int
-    training: dict[str, Any]  # of the checkpoint's configuration
+    photos: str | None  # the folder it learned from, where it did
+    command: str  # that trained it, but for seed and output
+    training: dict[str, Any]  # how long, on what, and held-out figures on the way
     evaluations: dict[str, dict[str, Any]]  # by the world: "" is the model's own
+    folder: Path | None  # None when only its numbers are at hand
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -53,45 +59,114 @@ class Result:
         """Whether it finds nothing."""
         return float(self.figures["recall"] or 0.0) < COLLAPSED
 
+    @property
+    def name(self) -> str:
+        """What the method is called, and from which photos it learned."""
+        name = METHODS[self.method]
+        return name if self.photos is None else f"{name} ({self.photos})"
 
-def load_results(folder: Path) -> list[Result]:
+    @property
+    def kind(self) -> tuple[str, str, int, str | None]:
+        """What two runs share of which the later one replaces the earlier."""
+        return self.experiment, self.method, self.seed, self.photos
+
+    def numbers(self) -> dict[str, Any]:
+        """All but its experiment and folder, as plain data."""
+        return {
+            "method": self.method,
+            "seed": self.seed,
+            "photos": self.photos,
+            "collapsed": self.collapsed,
+            "command": self.command,
+            "training": self.training,
+            "evaluations": self.evaluations,
+        }
+
+    @staticmethod
+    def of_numbers(experiment: str, numbers: dict[str, Any]) -> Result:
+        """One that was published."""
+        return Result(
+            experiment=experiment,
+            method=numbers["method"],
+            seed=numbers["seed"],
+            photos=numbers["photos"],
+            command=numbers["command"],
+            training=numbers["training"],
+            evaluations=numbers["evaluations"],
+            folder=None,
+        )
+
+
+KEPT = ("seconds", "steps", "images", "machine", "device", "backend", "history", "photos")
+
+
+def load_results(folder: Path, published: dict[str, Any] | None = None) -> list[Result]:
     """Every checkpoint below a folder that has an evaluation, in the order of tables.
 
     Beside `evaluation.json`, files `evaluation-*.json` hold what was measured in other worlds.
 
+    Args:
+        folder: with checkpoint folders anywhere below it.
+        published: the numbers of an earlier page, by experiment: models of other kinds stay.
+
     Raises:
         ValueError: there is none.
     """
-    found = []
-    for file in sorted(folder.rglob(EVALUATION)):
-        config = file.with_name(CONFIG)
-        if not config.is_file():
-            continue
-        training = json.loads(config.read_text(encoding="utf-8"))["training"]
-        if "network" not in training.get("experiment", {}):
-            continue  # of another kind
-        evaluations = {"": json.loads(file.read_text(encoding="utf-8"))}
-        for other in sorted(file.parent.glob("evaluation-*.json")):
-            figures = json.loads(other.read_text(encoding="utf-8"))
-            evaluations[other.stem.removeprefix("evaluation-")] = figures
-        experiment = training["experiment"]
-        found.append(
-            Result(
-                file.parent,
-                Path(experiment["spec"]).stem,
-                method_of(training),
-                int(training["seed"]),
-                training,
-                evaluations,
-            )
-        )
+    found = [result for file in sorted(folder.rglob(EVALUATION)) if (result := _read(file))]
     if not found:
         raise ValueError(
             f"{folder}: holds no evaluated checkpoint; after training, write one by "
             f"`python -m training evaluate CHECKPOINT --json CHECKPOINT/{EVALUATION}`"
         )
+    new = {result.kind for result in found}
+    for experiment, numbers in (published or {}).items():
+        earlier = [Result.of_numbers(experiment, model) for model in numbers["models"]]
+        found += [result for result in earlier if result.kind not in new]
     order = list(METHODS)
-    return sorted(found, key=lambda r: (r.experiment, order.index(r.method), r.seed, r.folder))
+    return sorted(
+        found, key=lambda r: (r.experiment, order.index(r.method), r.photos or "", r.seed)
+    )
+
+
+def _read(evaluation: Path) -> Result | None:
+    """The model beside an evaluation, if it is one of scenes."""
+    config = evaluation.with_name(CONFIG)
+    if not config.is_file():
+        return None
+    training = json.loads(config.read_text(encoding="utf-8"))["training"]
+    if "network" not in training.get("experiment", {}) or "spec" not in training["experiment"]:
+        return None  # of another kind
+    evaluations = {"": json.loads(evaluation.read_text(encoding="utf-8"))}
+    for other in sorted(evaluation.parent.glob("evaluation-*.json")):
+        figures = json.loads(other.read_text(encoding="utf-8"))
+        evaluations[other.stem.removeprefix("evaluation-")] = figures
+    name = Path(training["experiment"]["spec"]).stem
+    return Result(
+        name,
+        method_of(training),
+        int(training["seed"]),
+        training["photos"]["folder"] if "photos" in training else None,
+        _command(name, training),
+        {key: training[key] for key in KEPT if key in training},
+        evaluations,
+        evaluation.parent,
+    )
+
+
+def _command(name: str, training: dict[str, Any]) -> str:
+    experiment = Experiment.model_validate(training["experiment"])
+    words = [name, "--objective", experiment.objective]
+    awake = experiment.objective in ("elbo", "wake-sleep")
+    if awake and experiment.wake.estimator != "enumerate":
+        words += ["--estimator", experiment.wake.estimator]
+    if isinstance(experiment.network, PlainConfig):
+        if experiment.network.order == "any":
+            words += ["--network", "plain-any"]
+        elif awake:
+            words += ["--network", "plain"]
+    if "photos" in training:
+        words += ["--images", training["photos"]["folder"]]
+    return " ".join([*words, "--steps", str(training["of_steps"])])
 
 
 def method_of(training: dict[str, Any]) -> str:
@@ -123,9 +198,8 @@ HEADER = (
 def row(result: Result) -> list[str]:
     """One line of an experiment's table."""
     figures, training = result.figures, result.training
-    name = METHODS[result.method] + (" (collapsed)" if result.collapsed else "")
     return [
-        name,
+        result.name + (" (collapsed)" if result.collapsed else ""),
         str(result.seed),
         *(number(figures[key], ".3f") for key in SHARES),
         number(figures["position_error_m"]["median"], ".1f", 1e3, " mm"),
@@ -144,11 +218,9 @@ def row(result: Result) -> list[str]:
 def summary(results: Sequence[Result]) -> list[list[str]]:
     """A line for each method of an experiment: medians over its seeds, and how many collapsed."""
     lines = []
-    for method in METHODS:
-        mine = [result for result in results if result.method == method]
-        if not mine:
-            continue
-        cells = [METHODS[method], str(len(mine)), str(sum(result.collapsed for result in mine))]
+    for name in dict.fromkeys(result.name for result in results):
+        mine = [result for result in results if result.name == name]
+        cells = [name, str(len(mine)), str(sum(result.collapsed for result in mine))]
         for key in SHARES:
             cells.append(number(_median(result.figures[key] for result in mine), ".3f"))
         position = _median(result.figures["position_error_m"]["median"] for result in mine)

@@ -80,6 +80,28 @@ def test_the_page_has_every_number_and_its_pictures(folder: Path, tmp_path: Path
     assert numbers["models"][2]["evaluations"]["evening"]["recall"] == 0.123
 
 
+def test_what_was_published_stays_until_it_is_made_again(folder: Path, tmp_path: Path) -> None:
+    write_report(folder, tmp_path)
+    numbers = json.loads((tmp_path / "results-3d.json").read_text())
+    models = numbers["tabletop-fixed"]["models"]
+    found = models[1]["evaluations"][""]
+    gone, older = (
+        models[1]
+        | {"seed": seed, "collapsed": False, "evaluations": {"": found | {"recall": recall}}}
+        for seed, recall in ((5, 0.777), (models[1]["seed"], 0.333))
+    )
+    numbers["tabletop-fixed"]["models"] = [gone, older]
+    numbers["elsewhere"] = {"models": [gone], "descent": None}
+    (tmp_path / "results-3d.json").write_text(json.dumps(numbers))
+    text = write_report(folder, tmp_path).read_text()
+    assert "| sleep phase | 5 | " in text and "0.777" in text
+    assert "0.333" not in text
+    assert "## `elsewhere`" in text
+    kept = json.loads((tmp_path / "results-3d.json").read_text())
+    assert [model["seed"] for model in kept["tabletop-fixed"]["models"]] == [0, 0, 1, 5]
+    assert kept["elsewhere"]["models"] == numbers["elsewhere"]["models"]
+
+
 def test_nothing_to_show_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no evaluated checkpoint.*evaluate CHECKPOINT --json"):
         write_report(tmp_path, tmp_path / "out")
