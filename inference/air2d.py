@@ -173,7 +173,7 @@ class Air2d(nn.Module):
             noise: generator of the draw, torch's own when not given; `none` takes the means.
         """
         hidden, cell = self._recur(context, state)
-        logit, mean, log_std = self.head(hidden).split([1, 3, 3], dim=1)
+        logit, mean, log_std = self.head(hidden).to(hidden.dtype).split([1, 3, 3], dim=1)
         prior = self.config.prior.where(mean)
         spread = FIRST_WHERE * log_std.clamp(*LOG_STD_RANGE).exp()
         where = Gaussian(prior.mean + prior.std * mean, prior.std * spread)
@@ -181,7 +181,7 @@ class Air2d(nn.Module):
         seen = context.image if self.config.sees == "image" else context.image - state.canvas
         glimpse = read(seen, drawn_where, self.config.window)
         noticed = torch.relu(self.attend(glimpse.flatten(1)) + self.expect(hidden))
-        mean, log_std = self.describe(noticed).chunk(2, dim=1)
+        mean, log_std = self.describe(noticed).to(hidden.dtype).chunk(2, dim=1)
         what = Gaussian(mean, (log_std + FIRST_WHAT).clamp(*LOG_STD_RANGE).exp())
         drawn_what = _draw(what, noise)
         canvas = state.canvas
@@ -266,11 +266,12 @@ class Air2d(nn.Module):
         """What the step knows, and what it keeps to itself: `[R, hidden]` each."""
         if self.config.sees == "error":
             error = context.image - state.canvas
-            return torch.relu(self.tell(self.embed(error))), state.cell
+            return torch.relu(self.tell(self.embed(error)).to(error.dtype)), state.cell
         # A long short-term memory whose input's part is computed once for all steps.
         prior = self.config.prior.where(state.where)
         before = (state.where - prior.mean) / prior.std
         remembered = self.recall(torch.cat([state.hidden, before, state.what], dim=1))
+        remembered = remembered.to(state.hidden.dtype)
         enter, keep, value, leave = (context.summary + remembered).chunk(4, dim=1)
         cell = torch.sigmoid(keep + 1) * state.cell + torch.sigmoid(enter) * torch.tanh(value)
         return torch.sigmoid(leave) * torch.tanh(cell), cell

@@ -46,7 +46,7 @@ class GlimpseDecoder(nn.Module):
             what: `[R, K, D]`, codes.
         """
         drawn = write(self.glimpse(what.flatten(0, 1)), where.flatten(0, 1), self.side)
-        return drawn.unflatten(0, where.shape[:2])
+        return drawn.to(where.dtype).unflatten(0, where.shape[:2])
 
     def forward(self, latents: Glimpses) -> Tensor:
         """Images `[R, channels, side, side]`: the sum of what is present, not bounded by 1."""

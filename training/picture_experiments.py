@@ -20,7 +20,7 @@ class PictureExperiment(Schedule):
     network: Air2dConfig
     estimator: EstimatorName = "enumerate"
     samples: int = Field(default=1, ge=1)  # S, draws an image; rloo and vimco need two
-    steps: int = Field(default=12_000, ge=1)
+    steps: int = Field(default=8_000, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     clip_norm: float = Field(default=1000.0, gt=0)  # nats: for the batch that explodes
@@ -58,12 +58,13 @@ _BUILTIN = (
         name="multi-mnist-pyro",
         data=PictureData(form="shrunk-digits"),
         network=Air2dConfig(prior=SHRUNK),
+        steps=12_000,
     ),
     PictureExperiment(
         name="sprites",
         data=PictureData(form="sprites"),
         network=Air2dConfig(channels=3, prior=SHRUNK),
-        steps=6_000,
+        steps=3_000,
     ),
 )
 PICTURE_EXPERIMENTS = {experiment.name: experiment for experiment in _BUILTIN}

@@ -77,18 +77,16 @@ class PictureRun(Run[Tensor]):
     def _losses(self, batch: Tensor, generator: torch.Generator) -> Losses:
         model, e = self.model, self.experiment
         if e.estimator == "enumerate":
-            context = model.encode(batch)
-            with torch.autocast(batch.device.type, enabled=False):
-                rows = torch.arange(len(batch), device=batch.device).repeat_interleave(e.samples)
-                weight = self._code_weight()
-                found = enumerated_bound(
-                    model,
-                    context.select(rows),
-                    code_weight=weight,
-                    toll=(1 - weight) * e.toll,
-                    generator=generator,
-                )
-                bound = found.bound.mean()
+            rows = torch.arange(len(batch), device=batch.device).repeat_interleave(e.samples)
+            weight = self._code_weight()
+            found = enumerated_bound(
+                model,
+                model.encode(batch).select(rows),
+                code_weight=weight,
+                toll=(1 - weight) * e.toll,
+                generator=generator,
+            )
+            bound = found.bound.mean()
             return Losses(-bound, {"bound": bound})
         surrogate = bound_loss(
             model,
