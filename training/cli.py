@@ -258,11 +258,21 @@ def figures(
     Args:
         directory: with checkpoint folders, anywhere below it, that hold an evaluation.json; and
             with what `descend` wrote on an experiment as descent-EXPERIMENT.json.
-        out: folder for the page; `figures` in that directory when not given.
+        out: folder for the pages, one of scenes and one of 2D models; `figures` in that directory
+            when not given. What pages there tell of models that are gone stays on them.
     """
     from training.report import write_report
+    from training.report2d import write_report2d
 
-    print(write_report(directory, out or directory / "figures"))
+    pages = [
+        write(directory, out or directory / "figures") for write in (write_report, write_report2d)
+    ]
+    if not any(pages):
+        raise ValueError(
+            f"{directory}: holds no evaluated checkpoint; after training, write one by "
+            "`python -m training evaluate CHECKPOINT --json CHECKPOINT/evaluation.json`"
+        )
+    print("\n".join(str(page) for page in pages if page is not None))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from training import figures
+from training.page import CAPTIONS, IMAGES, markdown, number, picture, read_json
 from training.results import (
     COLLAPSED,
     HEADER,
@@ -18,14 +19,11 @@ from training.results import (
     Result,
     experiments_of,
     load_results,
-    markdown,
-    number,
     row,
     summary,
 )
 
-PAGE, DATA, IMAGES = "results-3d.md", "results-3d.json", "images"
-CAPTIONS = "captions.json"  # from names of pictures to sentences, for whoever shows that folder
+PAGE, DATA = "results-3d.md", "results-3d.json"
 
 ABOUT = {
     "objects": "One of a red cube, a blue sphere and a textured cylinder, or nothing "
@@ -50,7 +48,7 @@ machine did other things besides: compare images seen rather than minutes.
 """
 
 
-def write_report(folder: Path, out: Path) -> Path:
+def write_report(folder: Path, out: Path) -> Path | None:
     """Writes the page, its pictures, and its numbers as JSON; returns the page.
 
     Args:
@@ -59,17 +57,21 @@ def write_report(folder: Path, out: Path) -> Path:
         out: where the page goes; made when missing. What a page there tells of models whose folders
             are gone stays on it.
 
+    Returns:
+        The page, or None when there is no evaluated checkpoint.
+
     Raises:
-        ValueError: there is no evaluated checkpoint.
         CheckpointError: one cannot be read.
     """
-    published = _read(out / DATA) or {}
+    published = read_json(out / DATA) or {}
     results = load_results(folder, published)
+    if not any(result.folder for result in results):
+        return None
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     text = [INTRODUCTION]
     numbers: dict[str, Any] = {}
     for experiment, mine in experiments_of(results).items():
-        descent = _read(folder / f"descent-{experiment}.json")
+        descent = read_json(folder / f"descent-{experiment}.json")
         descent = descent or published.get(experiment, {}).get("descent")
         text += _section(experiment, mine, descent, out)
         numbers[experiment] = {
@@ -85,42 +87,61 @@ def write_report(folder: Path, out: Path) -> Path:
 def _section(
     experiment: str, results: Sequence[Result], descent: dict[str, Any] | None, out: Path
 ) -> list[str]:
-    pictures: dict[str, tuple[str, Figure]] = {
-        "learning": (
-            "Held-out scenes over training, a line for each seed.",
-            figures.learning(results),
-        ),
-    }
-    at_hand = [result for result in results if result.folder is not None]
-    if at_hand:
-        first = at_hand[0]
-        seed = int(first.figures["seed"])
-        pictures["explained"] = (
-            f"The first {figures.SHOWN} images of the evaluation, and what each method (its first "
-            "seed at hand) explains them by, drawn again.",
-            figures.explanations(at_hand, descent, seed),
-        )
-        pictures["aside"] = (
-            f"{first.name}, seed {first.seed}: scenes from aside, what was inferred laid over them "
-            "in red.",
-            figures.overlay(first, seed),
-        )
-        scans = figures.scanning([result for result in at_hand if result.method == first.method])
-        if scans is not None:
-            caption = "Where on the table each step finds its object, and which object it is."
-            pictures["scanning"] = (f"{METHODS[first.method]}: {caption}", scans)
     text = [f"## `{experiment}`\n", ABOUT.get(experiment, "") + "\n"]
     text.append(markdown(SUMMARY_HEADER, summary(results)))
-    for kind, (caption, figure) in pictures.items():
-        file = figures.save(figure, out / IMAGES / f"3d-{experiment}-{kind}.png")
-        text.append(f"![{caption}]({IMAGES}/{file.name})\n\n*{caption}*\n")
-        _tell(out / IMAGES, file.name, f"{experiment}: {caption}")
+    drawn = _pictures(results, descent)
+    told = read_json(out / IMAGES / CAPTIONS) or {}
+    for kind in KINDS:
+        file = out / IMAGES / f"3d-{experiment}-{kind}.png"
+        if kind in drawn:
+            caption, figure = drawn[kind]
+            figures.save(figure, file)
+        elif file.is_file():  # of models that were at hand once
+            caption = told[file.name].removeprefix(f"{experiment}: ")
+        else:
+            continue
+        text.append(picture(file, caption, about=experiment))
     if descent is not None:
         text += _descent(descent)
     text += ["Every seed:\n", markdown(HEADER, [row(result) for result in results])]
     text += _elsewhere(results)
     text += _commands(results)
     return text
+
+
+KINDS = ("explained", "learning", "aside", "scanning")  # of pictures
+
+
+def _pictures(
+    results: Sequence[Result], descent: dict[str, Any] | None
+) -> dict[str, tuple[str, Figure]]:
+    """Captions and figures by kind; all but the learning of models at hand."""
+    drawn: dict[str, tuple[str, Figure]] = {
+        "learning": (
+            "Held-out scenes over training, a line for each seed.",
+            figures.learning(results),
+        ),
+    }
+    at_hand = [result for result in results if result.folder is not None]
+    if not at_hand:
+        return drawn
+    first = at_hand[0]
+    seed = int(first.figures["seed"])
+    drawn["explained"] = (
+        f"The first {figures.SHOWN} images of the evaluation, and what each method (its first seed "
+        "at hand) explains them by, drawn again.",
+        figures.explanations(at_hand, descent, seed),
+    )
+    drawn["aside"] = (
+        f"{first.name}, seed {first.seed}: scenes from aside, what was inferred laid over them in "
+        "red.",
+        figures.overlay(first, seed),
+    )
+    scans = figures.scanning([result for result in at_hand if result.method == first.method])
+    if scans is not None:
+        caption = "Where on the table each step finds its object, and which object it is."
+        drawn["scanning"] = (f"{METHODS[first.method]}: {caption}", scans)
+    return drawn
 
 
 def _descent(figures: dict[str, Any]) -> list[str]:
@@ -187,17 +208,3 @@ def _commands(results: Sequence[Result]) -> list[str]:
         f"Machine: {'; '.join(machines)}; device: {', '.join(devices)}. Commands, by method:\n",
         "```\n" + "\n".join(reversed(lines.values())) + "\n```\n",
     ]
-
-
-def _tell(folder: Path, name: str, caption: str) -> None:
-    """Adds the caption of a picture to those of its folder."""
-    told = _read(folder / CAPTIONS) or {}
-    content = json.dumps({**told, name: caption}, indent=1, sort_keys=True) + "\n"
-    (folder / CAPTIONS).write_text(content, encoding="utf-8")
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    if not file.is_file():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found

@@ -17,6 +17,7 @@ from typing import Any
 from inference.checkpoint import CONFIG, EVALUATION
 from inference.plain import PlainConfig
 from training.experiments import Experiment
+from training.page import number
 
 COLLAPSED = 0.1  # of recall: a model below finds nothing
 SHARES = ("count_accuracy", "identity_accuracy", "recall")
@@ -108,16 +109,8 @@ def load_results(folder: Path, published: dict[str, Any] | None = None) -> list[
     Args:
         folder: with checkpoint folders anywhere below it.
         published: the numbers of an earlier page, by experiment: models of other kinds stay.
-
-    Raises:
-        ValueError: there is none.
     """
     found = [result for file in sorted(folder.rglob(EVALUATION)) if (result := _read(file))]
-    if not found:
-        raise ValueError(
-            f"{folder}: holds no evaluated checkpoint; after training, write one by "
-            f"`python -m training evaluate CHECKPOINT --json CHECKPOINT/{EVALUATION}`"
-        )
     new = {result.kind for result in found}
     for experiment, numbers in (published or {}).items():
         earlier = [Result.of_numbers(experiment, model) for model in numbers["models"]]
@@ -239,17 +232,6 @@ SUMMARY_HEADER = (
 )  # fmt: skip
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
-
-
-def number(value: float | None, form: str, factor: float = 1.0, unit: str = "") -> str:
-    """A number for a table; a dash where there is none."""
-    return "–" if value is None else format(factor * value, form) + unit

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 import training.picture_experiments as experiments
 from inference.air2d import Air2dConfig
 from inference.checkpoint2d import load_checkpoint2d
-from training import figures2d
 from training.__main__ import main
 from training.loop import train
 from training.picture_evaluation import measure
@@ -115,11 +115,13 @@ def test_what_scenes_alone_have_is_refused(
 
 
 def test_the_page_shows_every_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: PictureExperiment
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    tiny: PictureExperiment,
+) -> None:  # fmt: skip
     runs, page = tmp_path / "runs", tmp_path / "page"
-    with pytest.raises(ValueError, match="holds no run"):
-        figures2d.write(tmp_path, page)
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "figures", tmp_path, "--out", page)
+    assert "holds no evaluated checkpoint" in capsys.readouterr().err
     for seed in (0, 1):
         out = runs / f"tiny-{seed}"
         train(tiny, RunOptions(out=out, seed=seed, steps=2, evaluate_every=1))
@@ -127,16 +129,23 @@ def test_the_page_shows_every_run(
             for name, counts in (("evaluation", ()), ("evaluation-2", ("--counts", 2))):
                 file = out / f"{name}.json"
                 call(monkeypatch, "evaluate", out, "--scenes", 20, "--json", file, *counts)
-    figures2d.write(runs, page)
+    call(monkeypatch, "figures", runs, "--out", page)
     rows = json.loads((page / "results-2d.json").read_text())
     assert [(row["experiment"], row["seed"], row["steps"]) for row in rows] == [
         ("tiny", 0, 2),
         ("tiny", 1, 2),
     ]
-    assert 0 <= rows[0]["count_accuracy_on_2"] <= 1
+    assert 0 <= rows[0]["on_other_counts"]["2"]["count_accuracy"] <= 1
     assert rows[1]["count_accuracy"] is None
     text = (page / "results-2d.md").read_text()
-    assert "not measured" in text and "2 objects: " in text
+    assert "2 objects: " in text
     shown = set(re.findall(r"\]\((images/[^)]+)\)", text))
-    assert shown == {f"images/{path.name}" for path in (page / "images").iterdir()}
+    assert shown == {f"images/{path.name}" for path in (page / "images").glob("*.png")}
     assert len(shown) == 6
+    captions = json.loads((page / "images" / "captions.json").read_text())
+    assert {f"images/{name}" for name in captions} == shown
+    # A run whose folder is gone stays, and so do the pictures that were drawn of it.
+    shutil.rmtree(runs / "tiny-0")
+    call(monkeypatch, "figures", runs, "--out", page)
+    assert json.loads((page / "results-2d.json").read_text()) == rows
+    assert set(re.findall(r"\]\((images/[^)]+)\)", (page / "results-2d.md").read_text())) == shown
