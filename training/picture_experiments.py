@@ -24,12 +24,16 @@ class PictureExperiment(Schedule):
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     clip_norm: float = Field(default=1000.0, gt=0)  # nats: for the batch that explodes
-    # What a nat of a code's divergence counts at first, when the count is enumerated; evenly to 1.
-    # With the full price from the beginning few of a code's numbers are ever used. What codes do
-    # not pay yet each glimpse pays as a toll, or digits are drawn twice, one over the other.
+    # How learning begins when the count is enumerated; all of it fades evenly. A nat of a code's
+    # divergence counts less than one: at the full price few of a code's numbers are ever used. What
+    # codes do not pay yet each glimpse pays as a toll, or objects are drawn twice, one over the
+    # other. And some counts are told at random, or a toll makes the network give up a glimpse for
+    # good before it has learned what it is for.
     code_weight: float = Field(default=0.3, ge=0, le=1)
+    toll: float = Field(default=30.0, ge=0)  # nats a glimpse, times what a nat does not count
     code_weight_until: float = Field(default=0.15, gt=0, le=1)  # part of the run
-    toll: float = Field(default=8.0, ge=0)  # nats a glimpse, times what a nat does not count
+    random_count: float = Field(default=0.2, ge=0, lt=1)  # share of cases
+    random_count_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
 
 
 # Windows as large as digits, and a bit.

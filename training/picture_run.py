@@ -86,8 +86,8 @@ class PictureRun(Run[Tensor]):
                 toll=(1 - weight) * e.toll,
                 generator=generator,
             )
-            bound = found.bound.mean()
-            return Losses(-bound, {"bound": bound})
+            loss = -found.mixed(self._random_count()).mean()
+            return Losses(loss, {"bound": found.bound.mean()})
         surrogate = bound_loss(
             model,
             batch,
@@ -108,8 +108,13 @@ class PictureRun(Run[Tensor]):
         share = min(1.0, self._part() / e.code_weight_until)
         return e.code_weight + (1 - e.code_weight) * share
 
+    def _random_count(self) -> float:
+        """In which share of cases the count is told at random now."""
+        e = self.experiment
+        return e.random_count * max(0.0, 1 - self._part() / e.random_count_until)
+
     def _scalars(self) -> dict[str, float]:
-        return {"code_weight": self._code_weight()}
+        return {"code_weight": self._code_weight(), "random_count": self._random_count()}
 
     @torch.no_grad()
     def _measure(self) -> HeldOut:

@@ -114,6 +114,30 @@ def test_vimco_bounds_what_the_enumerated_bound_bounds(image: Tensor) -> None:
     assert torch.stack(sampled).mean() > torch.stack(exact).mean()  # the tighter of the two
 
 
+def test_random_counts_teach_a_glimpse_that_was_given_up(image: Tensor) -> None:
+    model = make()
+    with torch.no_grad():
+        model.head.bias[0] = -40.0  # never a first glimpse
+    kept = [p for p in model.decoder.parameters() if p.dim() == 2]
+    for share, learns in ((0.0, False), (0.3, True)):
+        found = enumerated_bound(model, model.encode(image), generator=seeded())
+        loss = found.mixed(share)
+        plain = (1 - share) * found.bound + share * found.value.mean(1)
+        torch.testing.assert_close(loss, plain)
+        slopes = torch.autograd.grad(loss.sum(), kept)
+        assert any(bool(slope.abs().max() > 1e-6) for slope in slopes) is learns
+
+
+def test_a_toll_is_paid_by_each_glimpse(image: Tensor) -> None:
+    model = make()
+    free, paid = (
+        enumerated_bound(model, model.encode(image), toll=toll, generator=seeded()).value
+        for toll in (0.0, 7.0)
+    )
+    counts = torch.arange(TINY.steps + 1, dtype=free.dtype)
+    torch.testing.assert_close(free - paid, 7.0 * counts.expand_as(free))
+
+
 def test_dair_sees_what_is_not_explained_yet(image: Tensor) -> None:
     model = make(DAIR)
     context = model.encode(image)
