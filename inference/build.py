@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag
 
 from inference.plain import PlainConfig, PlainPosterior
 from inference.posterior import Posterior, PosteriorConfig
+from inference.slots import SlotPosterior, SlotsConfig
 from renderer.spec import SceneSpec
 
 
@@ -19,11 +20,13 @@ def _kind(value: Any) -> Any:
 
 
 NetworkConfig = Annotated[
-    Annotated[PosteriorConfig, Tag("cells")] | Annotated[PlainConfig, Tag("plain")],
+    Annotated[PosteriorConfig, Tag("cells")]
+    | Annotated[PlainConfig, Tag("plain")]
+    | Annotated[SlotsConfig, Tag("slots")],
     Discriminator(
         _kind,
         custom_error_type="network_kind",
-        custom_error_message="must be a mapping whose `kind` is `cells` or `plain`",
+        custom_error_message="must be a mapping whose `kind` is `cells`, `plain` or `slots`",
     ),
 ]
 """The configuration of any network, told apart by its `kind`."""
@@ -37,6 +40,8 @@ def build_posterior(spec: SceneSpec, config: PosteriorConfig | PlainConfig) -> A
     Raises:
         ValueError: the pictures of the network and of the camera differ in aspect.
     """
+    if isinstance(config, SlotsConfig):
+        return SlotPosterior(spec, config)
     if isinstance(config, PlainConfig):
         return PlainPosterior(spec, config)
     return Posterior(spec, config)

@@ -272,11 +272,15 @@ class PlainPosterior(InferenceNetwork[PlainContext]):
             chosen = choose(step, said)
             steps.append(said)
             objects.append(chosen)
-            kind = nn.functional.one_hot(chosen.identity, self.classes).to(summary.dtype)
-            pose = chosen.pose / self.pose_unit
-            before = torch.cat([torch.ones_like(pose[:, :1]), kind, pose], 1)
+            before = self._remember(chosen)
         stacked = Described(*(torch.stack(value, 1) for value in zip(*objects, strict=True)))
         return Step.stack(steps), stacked
+
+    def _remember(self, chosen: Described) -> Tensor:
+        """What a step is told of the one before: z_pres, z_what and z_where, `[R, 1 + C + 3]`."""
+        kind = nn.functional.one_hot(chosen.identity, self.classes).to(chosen.pose.dtype)
+        pose = chosen.pose / self.pose_unit
+        return torch.cat([torch.ones_like(pose[:, :1]), kind, pose], 1)
 
     def _read(self, hidden: Tensor, tolerance: float) -> Step:
         """What a step in state `[R, D]` says."""

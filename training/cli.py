@@ -48,7 +48,8 @@ def train(
         start: checkpoint folder with the weights to begin with; with `images` the shipped model of
             the experiment's name, where there is one.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
-            and plain-any the same with their order summed out.
+            plain-any the same with their order summed out, and slots the same with the objects in
+            any of the slots, as the paper drew them.
         estimator: of the bound's gradient by discrete choices; nvil is the paper's, enumerate sums
             them out and needs the network of cells.
         minutes: train about this long.

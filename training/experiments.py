@@ -13,6 +13,7 @@ from inference.checkpoint import SCENE, Checkpoint
 from inference.encoder import COARSE_STRIDE
 from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
+from inference.slots import SlotsConfig
 from renderer.spec import SceneSpec
 from training.objectives import EstimatorName, ObjectiveName, WakeConfig
 from training.picture_experiments import PICTURE_EXPERIMENTS
@@ -36,7 +37,7 @@ class Experiment(Schedule):
     tolerance_until: float = Field(default=0.5, gt=0, le=1)  # part of the run after which it is 0
 
 
-NetworkName = Literal["cells", "plain", "plain-any"]
+NetworkName = Literal["cells", "plain", "plain-any", "slots"]
 
 # What `--objective` changes in an experiment, beside the objective itself.
 Variants = dict[ObjectiveName, dict[str, Any]]
@@ -166,6 +167,8 @@ def vary(
 
 def _network(name: NetworkName, like: NetworkConfig) -> NetworkConfig:
     """The default network of that name, reading pictures of the same size as another."""
+    if name == "slots":
+        return SlotsConfig(height=like.height, width=like.width)
     if name != "cells":
         order: Literal["given", "any"] = "any" if name == "plain-any" else "given"
         return PlainConfig(height=like.height, width=like.width, order=order)

@@ -32,10 +32,10 @@ SCANNED = 4000  # scenes whose scanning is counted
 SEEDS_SHOWN = 3
 RED = (0.9, 0.05, 0.05)
 
-# The colours of Okabe and Ito, which people of every colour vision tell apart, and two more.
+# The colours of Okabe and Ito, which people of every colour vision tell apart, and some more.
 COLOURS = (
     "#0072B2", "#D55E00", "#CC79A7", "#882255", "#009E73", "#117733", "#56B4E9", "#6E6E6E",
-    "#E69F00", "#000000",
+    "#E69F00", "#999933", "#000000",
 )  # fmt: skip
 LOOKS = dict(zip(METHODS, COLOURS, strict=True))
 GAP = 3  # px, between pictures of a row

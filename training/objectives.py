@@ -16,6 +16,7 @@ from inference.estimators import ESTIMATORS, Baseline, Recogniser, bound_loss
 from inference.likelihood import Likelihood
 from inference.posterior import Posterior
 from inference.prior import StepPrior
+from inference.slots import SlotPosterior
 from inference.wakesleep import Settling, sleep_loss, wake_loss
 from renderer.backend import Renderer
 from renderer.differentiable import differentiable_render
@@ -134,6 +135,11 @@ class Wake:
             raise ValueError(
                 "the estimator 'enumerate' looks for scenes with the map of cells; for the plain "
                 "network choose nvil, rloo or vimco"
+            )
+        if isinstance(posterior, SlotPosterior):
+            raise ValueError(
+                "the network of slots is a baseline that learns from labels alone; for images "
+                "choose --network cells or plain"
             )
         self.prior = StepPrior.of(posterior.spec, wrapped=isinstance(posterior, Posterior))
         self.parts = nn.ModuleDict()

@@ -16,6 +16,7 @@ from typing import Any
 
 from inference.checkpoint import CONFIG, EVALUATION
 from inference.plain import PlainConfig
+from inference.slots import SlotsConfig
 from training.experiments import Experiment
 from training.page import number
 
@@ -33,6 +34,7 @@ METHODS = {
     "photos": "wake-sleep on photos",
     "any": "supervised, order summed out",
     "given": "supervised, labels as they come",
+    "slots": "supervised, labels in any slot",
     "descent": "direct descent",
 }
 
@@ -152,7 +154,9 @@ def _command(name: str, training: dict[str, Any]) -> str:
     awake = experiment.objective in ("elbo", "wake-sleep")
     if awake and experiment.wake.estimator != "enumerate":
         words += ["--estimator", experiment.wake.estimator]
-    if isinstance(experiment.network, PlainConfig):
+    if isinstance(experiment.network, SlotsConfig):
+        words += ["--network", "slots"]
+    elif isinstance(experiment.network, PlainConfig):
         if experiment.network.order == "any":
             words += ["--network", "plain-any"]
         elif awake:
@@ -169,6 +173,8 @@ def method_of(training: dict[str, Any]) -> str:
         return "photos"
     if experiment.objective == "elbo":
         return experiment.wake.estimator
+    if isinstance(experiment.network, SlotsConfig):
+        return "slots"
     if isinstance(experiment.network, PlainConfig):
         return experiment.network.order
     return experiment.objective
