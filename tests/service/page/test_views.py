@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
+from inference.checkpoint2d import load_checkpoint2d
+from service.app import create_app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+PHOTOS = ROOT / "examples" / "photos"
 
 
 def png(side: int) -> str:
@@ -109,6 +115,33 @@ def test_what_is_drawn_is_inferred_while_it_is_drawn(flat: tuple[Any, FlatServer
     assert page.locator(".tiles img").count() == 4  # three steps and all of them together
     page.get_by_role("button", name="Clear").click()
     expect(big).to_have_text("0things")
+
+
+def test_the_shipped_model_reads_what_is_drawn(
+    visit: Callable[..., Any], serve: Callable[..., Any]
+) -> None:
+    folder = ROOT / "checkpoints" / "multi-mnist"
+    app = create_app(Settings(checkpoint=folder), loaded=load_checkpoint2d(folder))
+    with serve(app) as client:
+        while client.get("/readyz").status_code == 503:
+            time.sleep(0.02)
+        visited = visit(at=str(client.base_url))
+        page = visited.open()
+        big = page.locator("#digits-readout .big")
+        expect(big).to_have_text("0things")
+        stroke(page, (0.2, 0.15), (0.2, 0.5))  # a one
+        expect(big).to_have_text("1thing")
+        stroke(page, (0.6, 0.55), (0.8, 0.55), (0.65, 0.9))  # a seven
+        expect(big).to_have_text("2things")
+        windows = [
+            {name: float(one.get_attribute(name) or 0) for name in ("x", "y", "width", "height")}
+            for one in page.locator(".sheet .window").all()
+        ]
+        middles = sorted((w["x"] + w["width"] / 2, w["y"] + w["height"] / 2) for w in windows)
+        for (x, y), drawn in zip(middles, ((10.0, 16.0), (35.0, 36.0)), strict=True):
+            assert abs(x - drawn[0]) < 4 and abs(y - drawn[1]) < 4
+        assert page.evaluate("performance.getEntriesByName('stroke to inference').length") > 2
+        visited.context.close()  # before its server ends
 
 
 def test_sprites_and_the_keyboard(flat: tuple[Any, FlatServer]) -> None:
