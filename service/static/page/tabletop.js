@@ -227,6 +227,7 @@ export class Tabletop {
       const turn = (this.turn += 1);
       const entry = { photo, bitmap, answer, name: "scene.png", truth: scene, region: regionOf(this.model.camera, bitmap.width, bitmap.height) };
       await this.present(entry);
+      performance.mark("own scene inferred"); // for whoever measures
       const pace = this.pace.tick();
       at("pace").textContent = pace === null ? "" : `${number(pace, 0)} frames/s`;
       clearTimeout(this.settling);
