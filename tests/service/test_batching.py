@@ -52,7 +52,7 @@ def test_what_waits_is_one_batch() -> None:
 
     async def scenario() -> None:
         batcher = work.batcher(observe=work.waited.extend)
-        assert await batcher.start() == "worker"
+        assert await batcher.start() == ["worker"]
         first = put(batcher, 0)
         await taken(batcher)
         rest = [put(batcher, item) for item in range(1, 8)]

@@ -1,0 +1,219 @@
+"""An engine in a process of its own, used as if it were in this one.
+
+Python runs one thread of a process at a time, and an engine's thread needs Python between any two
+of its many short operations: beside a busy event loop it waits a good part of its time, and a
+second engine in the same process would answer hardly more. In processes of their own engines get
+whole processors, and a fault in a driver or a library ends one of them and not the server.
+
+What goes over the pipe is pickled, between our own processes only. Checkpoint and pictures are not
+sent back with the answers: this side has them.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import pickle
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.checkpoint import Checkpoint
+from inference.checkpoint2d import Checkpoint2d
+from inference.images import Picture
+from service.engine import Answer, EngineError
+
+PATIENCE = 5.0  # s, for a process to end once it was asked to
+
+logger = logging.getLogger("airscene")
+
+Model = Checkpoint | Checkpoint2d
+
+
+class EngineLostError(BaseException):
+    """The engine's process died, and no other could be started. It ends the thread that asked."""
+
+
+class EngineProcess:
+    """An engine in a process of its own; see `service.engine.Engine`.
+
+    When the process dies, what it was at fails, and another takes its place.
+
+    Args:
+        make: the engine; called in the process with the checkpoint and `threads`.
+        checkpoint: loaded.
+        threads: of torch, there.
+
+    Raises:
+        Exception: what making the engine raised.
+    """
+
+    def __init__(self, make: Callable[..., Any], checkpoint: Model, *, threads: int) -> None:
+        self._make, self._threads = make, threads
+        self.checkpoint: Any = checkpoint
+        self._start()
+
+    def warm_up(self) -> None:
+        """Infers once, so that what is slow once is slow now."""
+        self._ask("warm_up")
+
+    def infer_batch(self, pictures: Sequence[Picture]) -> list[Answer | EngineError]:
+        """The scene in each picture."""
+        answers: list[Answer | EngineError] = self._ask("infer_batch", pictures, known=pictures)
+        return answers
+
+    def refine(self, answer: Answer, steps: int, seconds: float) -> Answer:
+        """The answer after render and compare."""
+        known = [answer.picture]
+        refined: Answer = self._ask("refine", answer, steps, seconds, known=known)
+        return refined
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join(PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _start(self) -> None:
+        context = _context()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_work,
+            args=(theirs, self._make, pickle.dumps(self.checkpoint), self._threads),
+            name="engine",
+            daemon=True,  # it must not keep us from ending
+        )
+        self._process.start()
+        theirs.close()  # so that the pipe ends with the process
+        self._answer(())
+
+    def _ask(self, method: str, *arguments: Any, known: Sequence[Picture] = ()) -> Any:
+        """Has the engine do something.
+
+        Args:
+            method: of the engine.
+            arguments: for it.
+            known: pictures among the arguments, which need not come back.
+        """
+        try:
+            self._pipe.send_bytes(_dumps((method, arguments, known), [self.checkpoint]))
+            return self._answer(known)
+        except (EOFError, OSError):
+            self._process.join(PATIENCE)
+            code = self._process.exitcode
+            logger.error("an engine's process died (exit code %s); another is started", code)
+        try:
+            self._start()
+        except Exception as error:
+            raise EngineLostError("no other engine could be started") from error
+        raise EngineError("the engine's process died at this")
+
+    def _answer(self, known: Sequence[Picture]) -> Any:
+        failed, result = _loads(self._pipe.recv_bytes(), [self.checkpoint, *known])
+        if failed:
+            raise result
+        return result
+
+
+def prepare() -> None:
+    """Begins, in the background, what all engines' processes have in common: their imports.
+
+    Optional; without it the first of them waits for that.
+    """
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        _context()
+        multiprocessing.forkserver.ensure_running()
+
+
+def _context() -> Any:
+    """How processes are started."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    # A fork of this process would have its locks, and none of the threads that hold them. A server
+    # of forks has no threads, and imports once for all.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["service.engine", "service.glimpse_engine", __name__])
+    return context
+
+
+def _work(pipe: Connection, make: Callable[..., Any], checkpoint: bytes, threads: int) -> None:
+    """What the process does: makes an engine, and has it do what is asked."""
+    # Both reach all processes of a terminal or a service. We end when the pipe does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = pickle.loads(checkpoint)
+    del checkpoint
+    try:
+        engine = make(model, threads=threads)
+    except Exception as error:
+        _reply(pipe, True, error, [model])
+        return
+    _reply(pipe, False, None, [model])
+    try:
+        while True:
+            method, arguments, known = _loads(pipe.recv_bytes(), [model])
+            try:
+                failed, result = False, getattr(engine, method)(*arguments)
+            except Exception as error:
+                failed, result = True, error
+            _reply(pipe, failed, result, [model, *known])
+    except (EOFError, OSError):  # nobody listens any more
+        engine.close()
+
+
+def _reply(pipe: Connection, failed: bool, result: Any, known: Sequence[Any]) -> None:
+    try:
+        data = _dumps((failed, result), known)
+    except Exception as error:  # some exceptions cannot be pickled
+        data = _dumps((True, RuntimeError(f"{type(result).__name__}: {result} ({error})")), known)
+    pipe.send_bytes(data)
+
+
+class _Pickler(pickle.Pickler):
+    """Names what the other side has by its number, and writes tensors as arrays.
+
+    Torch's own way for tensors costs ten times as much, and an answer has a dozen of them.
+    """
+
+    def __init__(self, file: io.BytesIO, known: Sequence[Any]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._numbers = {id(item): number for number, item in enumerate(known)}
+
+    def persistent_id(self, item: Any) -> int | None:
+        """The number of something that the other side has."""
+        return self._numbers.get(id(item))
+
+    def reducer_override(self, item: Any) -> Any:
+        """How tensors are written."""
+        if type(item) is Tensor:
+            return torch.from_numpy, (item.numpy(),)
+        return NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what a `_Pickler` wrote, with the same things known in the same order."""
+
+    def __init__(self, file: io.BytesIO, known: Sequence[Any]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def persistent_load(self, number: int) -> Any:
+        """What we have under that number."""
+        return self._known[number]
+
+
+def _dumps(item: Any, known: Sequence[Any]) -> memoryview:
+    file = io.BytesIO()
+    _Pickler(file, known).dump(item)
+    return file.getbuffer()
+
+
+def _loads(data: bytes, known: Sequence[Any]) -> Any:
+    return _Unpickler(io.BytesIO(data), known).load()
