@@ -5,8 +5,8 @@ of its many short operations: beside a busy event loop it waits a good part of i
 second engine in the same process would answer hardly more. In processes of their own engines get
 whole processors, and a fault in a driver or a library ends one of them and not the server.
 
-What goes over the pipe is pickled, between our own processes only. Checkpoint and pictures are not
-sent back with the answers: this side has them.
+What goes over the pipe is pickled, between our own processes only. Pixels go through memory that
+both share. Checkpoint and pictures are not sent back with the answers: this side has them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ from inference.images import Picture
 from service.engine import Answer, EngineError
 
 PATIENCE = 5.0  # s, for a process to end once it was asked to
+
+# Bytes of shared memory, of which only as many are taken as are used, and of the smallest tensor
+# that goes through it. What does not fit goes over the pipe.
+SHARED, LARGE = 16 * 2**20, 2**14
 
 logger = logging.getLogger("airscene")
 
@@ -84,9 +88,10 @@ class EngineProcess:
     def _start(self) -> None:
         context = _context()
         self._pipe, theirs = context.Pipe()
+        self._shared = context.RawArray("B", SHARED)
         self._process = context.Process(
             target=_work,
-            args=(theirs, self._make, pickle.dumps(self.checkpoint), self._threads),
+            args=(theirs, self._shared, self._make, pickle.dumps(self.checkpoint), self._threads),
             name="engine",
             daemon=True,  # it must not keep us from ending
         )
@@ -103,7 +108,8 @@ class EngineProcess:
             known: pictures among the arguments, which need not come back.
         """
         try:
-            self._pipe.send_bytes(_dumps((method, arguments, known), [self.checkpoint]))
+            asked = (method, arguments, known)
+            self._pipe.send_bytes(_dumps(asked, [self.checkpoint], self._shared))
             return self._answer(known)
         except (EOFError, OSError):
             self._process.join(PATIENCE)
@@ -143,7 +149,9 @@ def _context() -> Any:
     return context
 
 
-def _work(pipe: Connection, make: Callable[..., Any], checkpoint: bytes, threads: int) -> None:
+def _work(
+    pipe: Connection, shared: Any, make: Callable[..., Any], checkpoint: bytes, threads: int
+) -> None:
     """What the process does: makes an engine, and has it do what is asked."""
     # Both reach all processes of a terminal or a service. We end when the pipe does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -158,7 +166,7 @@ def _work(pipe: Connection, make: Callable[..., Any], checkpoint: bytes, threads
     _reply(pipe, False, None, [model])
     try:
         while True:
-            method, arguments, known = _loads(pipe.recv_bytes(), [model])
+            method, arguments, known = _loads(pipe.recv_bytes(), [model], shared)
             try:
                 failed, result = False, getattr(engine, method)(*arguments)
             except Exception as error:
@@ -177,43 +185,64 @@ def _reply(pipe: Connection, failed: bool, result: Any, known: Sequence[Any]) ->
 
 
 class _Pickler(pickle.Pickler):
-    """Names what the other side has by its number, and writes tensors as arrays.
+    """Names what the other side has by its number, and writes tensors as bytes.
 
     Torch's own way for tensors costs ten times as much, and an answer has a dozen of them.
     """
 
-    def __init__(self, file: io.BytesIO, known: Sequence[Any]) -> None:
+    def __init__(self, file: io.BytesIO, known: Sequence[Any], shared: Any) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._numbers = {id(item): number for number, item in enumerate(known)}
+        self._shared = shared
+        self._used = 0  # bytes
 
-    def persistent_id(self, item: Any) -> int | None:
-        """The number of something that the other side has."""
-        return self._numbers.get(id(item))
+    def persistent_id(self, item: Any) -> int | tuple[int, torch.dtype, torch.Size] | None:
+        """The number of something that the other side has, or a tensor's place in shared memory."""
+        if type(item) is not Tensor or self._shared is None or item.nbytes < LARGE:
+            return self._numbers.get(id(item))
+        start, self._used = self._used, self._used + item.nbytes
+        if self._used > len(self._shared):
+            return None
+        place = start, item.dtype, item.shape
+        _shared_tensor(self._shared, *place).copy_(item)
+        return place
 
     def reducer_override(self, item: Any) -> Any:
         """How tensors are written."""
         if type(item) is Tensor:
-            return torch.from_numpy, (item.numpy(),)
+            return _tensor, (item.numpy().tobytes(), item.dtype, tuple(item.shape))
         return NotImplemented
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads what a `_Pickler` wrote, with the same things known in the same order."""
 
-    def __init__(self, file: io.BytesIO, known: Sequence[Any]) -> None:
+    def __init__(self, file: io.BytesIO, known: Sequence[Any], shared: Any) -> None:
         super().__init__(file)
-        self._known = known
+        self._known, self._shared = known, shared
 
-    def persistent_load(self, number: int) -> Any:
-        """What we have under that number."""
-        return self._known[number]
+    def persistent_load(self, place: int | tuple[int, torch.dtype, torch.Size]) -> Any:
+        """What we have under that number, or lies in shared memory until the next request."""
+        if isinstance(place, int):
+            return self._known[place]
+        return _shared_tensor(self._shared, *place)
 
 
-def _dumps(item: Any, known: Sequence[Any]) -> memoryview:
+def _shared_tensor(shared: Any, start: int, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    return torch.frombuffer(shared, dtype=dtype, count=shape.numel(), offset=start).view(shape)
+
+
+def _tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    if not data:  # which torch reads no tensor from
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+
+
+def _dumps(item: Any, known: Sequence[Any], shared: Any = None) -> memoryview:
     file = io.BytesIO()
-    _Pickler(file, known).dump(item)
+    _Pickler(file, known, shared).dump(item)
     return file.getbuffer()
 
 
-def _loads(data: bytes, known: Sequence[Any]) -> Any:
-    return _Unpickler(io.BytesIO(data), known).load()
+def _loads(data: bytes, known: Sequence[Any], shared: Any = None) -> Any:
+    return _Unpickler(io.BytesIO(data), known, shared).load()
