@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import cast
 from urllib.parse import urlsplit
 
 HEADER_END = b"\r\n\r\n"
 PATIENCE = 60.0  # s, after the end, for answers that have not come
+TICK = 0.005  # s, between two looks at whether a request is due
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,20 @@ class Load:
     seconds: float = 5.0
     requests: int | None = None
     """Ends after so many, if that is sooner."""
-    pause: float = 0.0
-    """s, for which a client waits after an answer before it asks again."""
+    rate: float | None = None
+    """Requests a second of all clients together, whether or not there are answers; without it, each
+    client asks again as soon as it has its answer."""
 
     @staticmethod
-    def posting(url: str, files: list[bytes], media: str, **options: float) -> Load:
-        """POST of files."""
-        bodies = [b64encode(file).decode() for file in files]
-        return Load(url, "POST", {"Content-Type": media}, bodies, **options)  # type: ignore[arg-type]
+    def posting(url: str, bodies: list[bytes], media: str) -> Load:
+        """POST of bodies of that type."""
+        return Load(
+            url, "POST", {"Content-Type": media}, [b64encode(body).decode() for body in bodies]
+        )
+
+    def of(self, clients: int, seconds: float) -> Load:
+        """The same by so many clients, for so long."""
+        return replace(self, clients=clients, seconds=seconds)
 
     def messages(self) -> list[bytes]:
         """The requests as they are written."""
@@ -99,10 +106,13 @@ class Client(asyncio.Protocol):
         self._closes = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Asks at once."""
+        """Asks at once, or when its time has come."""
         # Uvloop's transports are none of asyncio's by type.
         self._transport = cast(asyncio.Transport, transport)
-        self._ask()
+        if self._crowd.load.rate is None:
+            self.ask()
+        else:
+            self._crowd.idle.append(self)
 
     def data_received(self, data: bytes) -> None:
         """Reads on, and asks again at an answer's end."""
@@ -124,10 +134,10 @@ class Client(asyncio.Protocol):
             self._crowd.answered(self._status, time.perf_counter() - self._sent)
             if self._closes:
                 self._transport.close()
-            elif pause := self._crowd.load.pause:
-                asyncio.get_running_loop().call_later(pause, self._ask)
+            elif self._crowd.load.rate is None:
+                self.ask()
             else:
-                self._ask()
+                self._crowd.idle.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Connects again, unless all is over."""
@@ -135,10 +145,9 @@ class Client(asyncio.Protocol):
             self._crowd.lost()
         self._crowd.left(self)
 
-    def _ask(self) -> None:
-        if self._transport.is_closing():
-            return
-        message = self._crowd.next()
+    def ask(self) -> None:
+        """Sends the next request."""
+        message = None if self._transport.is_closing() else self._crowd.next()
         if message is None:
             self._transport.close()
             return
@@ -155,7 +164,7 @@ class Crowd:
         self._asked = 0
         self._here: set[Client] = set()
         self._connecting = 0
-        self._refused = 0
+        self.idle: list[Client] = []  # that have their answers, where requests come at a rate
 
     async def run(self) -> Result:
         """Sends the load."""
@@ -166,6 +175,8 @@ class Crowd:
         self._end = began + self.load.seconds
         for _ in range(self.load.clients):
             self._connect()
+        if self.load.rate is not None:
+            self._pacing = loop.create_task(self._pace(self.load.rate))
         try:
             await asyncio.wait_for(self._done, self.load.seconds + PATIENCE)
         except TimeoutError:
@@ -196,10 +207,27 @@ class Crowd:
     def left(self, client: Client) -> None:
         """A connection ended; there is another, unless all is over."""
         self._here.discard(client)
+        if client in self.idle:
+            self.idle.remove(client)
         if not self._over():
             self._connect()
         elif not self._here and not self._connecting and not self._done.done():
             self._done.set_result(None)
+
+    async def _pace(self, rate: float) -> None:
+        """Sends as many requests as are due, as far as there are clients that wait for none."""
+        began = time.perf_counter()
+        due = 0.0
+        while not self._over():
+            now = (time.perf_counter() - began) * rate
+            due, ready = min(due + now, float(self.load.clients)), int(due + now)
+            began = time.perf_counter()
+            for _ in range(min(ready, len(self.idle))):
+                due -= 1
+                self.idle.pop().ask()
+            await asyncio.sleep(TICK)
+        for client in self.idle:
+            client.ask()  # which closes it
 
     def _over(self) -> bool:
         enough = self.load.requests is not None and self._asked >= self.load.requests

@@ -134,8 +134,10 @@ def prepare() -> None:
     Optional; without it the first of them waits for that.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver  # which Windows has not
+
         _context()
-        multiprocessing.forkserver.ensure_running()
+        forkserver.ensure_running()
 
 
 def _context() -> Any:

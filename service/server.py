@@ -36,9 +36,9 @@ HEADER_BYTES = 64 * 2**10
 SETTLE = 5.0
 LOOK = 0.1
 
-# s, after which Python lets another thread run. An engine's thread in this process gives way at each
-# of its many short operations and then waits for so long: with Python's own 5 ms, a busy event loop
-# takes most of the time from it.
+# s, after which Python lets another thread run. An engine's thread in this process gives way at
+# each of its many short operations and then waits for so long: with Python's own 5 ms, a busy event
+# loop takes most of the time from it.
 SWITCH = 0.0005
 
 logger = logging.getLogger("airscene")
