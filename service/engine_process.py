@@ -28,6 +28,7 @@ from inference.checkpoint2d import Checkpoint2d
 from inference.images import Picture
 from service.engine import Answer, EngineError
 
+ATTEMPTS = 2  # to have something done, each by a process that is alive at first
 PATIENCE = 5.0  # s, for a process to end once it was asked to
 
 # Bytes of shared memory, of which only as many are taken as are used, and of the smallest tensor
@@ -46,7 +47,8 @@ class EngineLostError(BaseException):
 class EngineProcess:
     """An engine in a process of its own; see `service.engine.Engine`.
 
-    When the process dies, what it was at fails, and another takes its place.
+    When the process dies, another takes its place and does what it was at. Only what kills that one
+    too fails.
 
     Args:
         make: the engine; called in the process with the checkpoint and `threads`.
@@ -61,6 +63,11 @@ class EngineProcess:
         self._make, self._threads = make, threads
         self.checkpoint: Any = checkpoint
         self._start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return int(self._process.pid)
 
     def warm_up(self) -> None:
         """Infers once, so that what is slow once is slow now."""
@@ -107,19 +114,21 @@ class EngineProcess:
             arguments: for it.
             known: pictures among the arguments, which need not come back.
         """
-        try:
-            asked = (method, arguments, known)
-            self._pipe.send_bytes(_dumps(asked, [self.checkpoint], self._shared))
-            return self._answer(known)
-        except (EOFError, OSError):
-            self._process.join(PATIENCE)
-            code = self._process.exitcode
-            logger.error("an engine's process died (exit code %s); another is started", code)
-        try:
-            self._start()
-        except Exception as error:
-            raise EngineLostError("no other engine could be started") from error
-        raise EngineError("the engine's process died at this")
+        for _ in range(ATTEMPTS):
+            try:
+                asked = (method, arguments, known)
+                self._pipe.send_bytes(_dumps(asked, [self.checkpoint], self._shared))
+                return self._answer(known)
+            except (EOFError, OSError):
+                self._process.join(PATIENCE)
+                code = self._process.exitcode
+                logger.error("an engine's process died (exit code %s); another is started", code)
+            self._pipe.close()
+            try:
+                self._start()
+            except Exception as error:
+                raise EngineLostError("no other engine could be started") from error
+        raise EngineError("the engine's process died at this, twice")
 
     def _answer(self, known: Sequence[Picture]) -> Any:
         failed, result = _loads(self._pipe.recv_bytes(), [self.checkpoint, *known])

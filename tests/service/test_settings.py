@@ -77,5 +77,6 @@ def test_threads_leave_a_processor_to_the_rest(
 def test_an_engine_for_each_processor(
     monkeypatch: pytest.MonkeyPatch, cpus: int, engines: int
 ) -> None:
+    monkeypatch.delenv("AIRSCENE_ENGINES", raising=False)
     monkeypatch.setattr("service.settings.available_cpus", lambda: cpus)
     assert load_settings().engines == engines
