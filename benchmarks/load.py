@@ -134,7 +134,7 @@ class Client(asyncio.Protocol):
             self._crowd.answered(self._status, time.perf_counter() - self._sent)
             if self._closes:
                 self._transport.close()
-            elif self._crowd.load.rate is None:
+            elif self._crowd.load.rate is None or self._crowd.over:
                 self.ask()
             else:
                 self._crowd.idle.append(self)
@@ -189,7 +189,7 @@ class Crowd:
 
     def next(self) -> bytes | None:
         """The next request, unless there is to be none."""
-        if self._over():
+        if self.over:
             return None
         self._asked += 1
         return self._messages[self._asked % len(self._messages)]
@@ -209,7 +209,7 @@ class Crowd:
         self._here.discard(client)
         if client in self.idle:
             self.idle.remove(client)
-        if not self._over():
+        if not self.over:
             self._connect()
         elif not self._here and not self._connecting and not self._done.done():
             self._done.set_result(None)
@@ -218,7 +218,7 @@ class Crowd:
         """Sends as many requests as are due, as far as there are clients that wait for none."""
         began = time.perf_counter()
         due = 0.0
-        while not self._over():
+        while not self.over:
             now = (time.perf_counter() - began) * rate
             due, ready = min(due + now, float(self.load.clients)), int(due + now)
             began = time.perf_counter()
@@ -229,7 +229,9 @@ class Crowd:
         for client in self.idle:
             client.ask()  # which closes it
 
-    def _over(self) -> bool:
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be asked."""
         enough = self.load.requests is not None and self._asked >= self.load.requests
         return enough or time.perf_counter() >= self._end
 
