@@ -29,7 +29,8 @@ class Options:
     Contenders take turns in one run, so that their ratios hold on a machine that is not idle;
     the times themselves hold for this machine and moment only.
 
-    `python -m benchmarks plots FILE` makes the page about rendering speed from such a file.
+    `python -m benchmarks plots FILE` makes the page about rendering speed from such a file, or,
+    when it is of the part `service` alone, the one about the service's.
     """
 
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -73,12 +74,12 @@ def measure(options: Options, console: Console, command: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Plots:
-    """Draw measurements and write them into the page about rendering speed."""
+    """Draw measurements and write them into the page about rendering speed, or the service's."""
 
     file: tyro.conf.Positional[Path]
     """What `python -m benchmarks` wrote."""
     out: Path = Path("docs")
-    """The folder of rendering.md, whose tables are written anew."""
+    """The folder of rendering.md and service-speed.md, whose tables are written anew."""
 
 
 def _report_to_terminal(name: str, what: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The page about rendering speed: its prose is written by hand, its numbers by this."""
+"""The pages about speed: their prose is written by hand, their numbers by this."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from benchmarks import drawing, plots, record
 from benchmarks.parts import tables_of
 
 PAGE, FIGURES, IMAGES = "rendering.md", "rendering.json", "images"
+# What was measured of the service alone, without anything of rendering, has a page of its own.
+SERVICE, SERVICE_PAGE, SERVICE_FIGURES = {"service"}, "service-speed.md", "service-speed.json"
 
 _BLOCK = re.compile(
     r"(?P<begin><!-- begin: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
@@ -17,7 +19,9 @@ _BLOCK = re.compile(
 
 
 def make(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Refreshes the page in `folder`, its images, and the figures that both are made from.
+    """Refreshes a page in `folder`, its images, and the figures that both are made from.
+
+    Of the service, when nothing else was measured, otherwise of rendering.
 
     Returns:
         The files that were written.
@@ -26,14 +30,18 @@ def make(result: dict[str, Any], folder: Path) -> list[Path]:
         ValueError: the page wants what was not measured.
         OSError: there is no page.
     """
-    page = folder / PAGE
+    of_service = set(result["parts"]) == SERVICE
+    names = (SERVICE_PAGE, SERVICE_FIGURES) if of_service else (PAGE, FIGURES)
+    page, figures = (folder / name for name in names)
     text = refreshed(page.read_text(encoding="utf-8"), blocks(result))
-    images = folder / IMAGES
-    images.mkdir(exist_ok=True)
-    drawn = [*plots.draw(result, images), drawing.draw(images)]
+    drawn: list[Path] = []
+    if not of_service:
+        images = folder / IMAGES
+        images.mkdir(exist_ok=True)
+        drawn = [*plots.draw(result, images), drawing.draw(images)]
     page.write_text(text, encoding="utf-8")
-    record.write(folder / FIGURES, result)
-    return [page, folder / FIGURES, *drawn]
+    record.write(figures, result)
+    return [page, figures, *drawn]
 
 
 def refreshed(text: str, contents: dict[str, str]) -> str:
@@ -79,11 +87,13 @@ def _measured(result: dict[str, Any]) -> str:
         for part in result["parts"].values()
         for contender, reason in part["skipped"].items()
     }
+    batches = f" of {settings['scenes']} scenes where nothing else is said; more of small batches"
+    if set(result["parts"]) == SERVICE:
+        batches = ""
     minutes = sum(part["took"] for part in result["parts"].values()) / 60
     lines = [
         f"- command: `{result['command']}`; it took {minutes:.1f} minutes",
-        f"- seed {settings['seed']}, medians of up to {settings['rounds']} rounds of "
-        f"{settings['scenes']} scenes where nothing else is said; more rounds of small batches",
+        f"- seed {settings['seed']}, medians of up to {settings['rounds']} rounds{batches}",
         f"- {machine['available_cpus']} processors of {machine['processor']}, torch on "
         f"{machine['torch_threads']} thread(s)",
         f"- OpenGL: {driver}; graphics card: {machine['card'] or 'none'}",

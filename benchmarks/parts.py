@@ -13,6 +13,7 @@ from benchmarks.memory import Memory
 from benchmarks.part import Figures, Part
 from benchmarks.peer import Peer
 from benchmarks.profile import Profile
+from benchmarks.serving import Serving
 from benchmarks.table import Table
 
 
@@ -26,6 +27,7 @@ class Parts:
     profile: Profile = field(default_factory=Profile)
     memory: Memory = field(default_factory=Memory)
     peer: Peer = field(default_factory=Peer)
+    service: Serving = field(default_factory=Serving)
 
     def chosen(self, names: Sequence[str]) -> dict[str, Part]:
         """The parts of these names, in their own order; all if there are no names.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
-
-import torch
-from torch import Tensor
 
 from inference.checkpoint import Checkpoint
 from inference.images import Rectangle
-from renderer.camera import camera_pose
 from renderer.spec import SceneSpec
 from service import schemas
 from service.engine import Answer
@@ -34,9 +31,11 @@ def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResp
     """
     checkpoint = answer.checkpoint
     estimate, quality, timing = answer.estimate, answer.quality, answer.timing
-    count = int(estimate.scene.count[0])
+    # Numbers of Python from here on. A tensor of three costs more than all that is done with it,
+    # and lets other threads run in between, which then have to be waited for.
+    count = sum(estimate.scene.presence[0].tolist())
     azimuth = schemas.Angle(
-        value=float(estimate.scene.azimuth[0]), std=float(estimate.azimuth_std[0])
+        value=estimate.scene.azimuth.tolist()[0], std=estimate.azimuth_std.tolist()[0]
     )
     return schemas.InferResponse(
         request_id=request_id,
@@ -71,15 +70,27 @@ def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResp
 
 def optical_pose(spec: SceneSpec, azimuth: float) -> schemas.Pose:
     """Pose of the camera's optical frame (z forward, x right, y down) in the table frame."""
-    position, axes = camera_pose(spec.camera, torch.tensor([azimuth], dtype=torch.float64))
-    # The renderer's camera has y up and z backwards.
-    rotation = axes[0] * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
-    return schemas.Pose(position=_vector(position[0]), orientation=quaternion(rotation))
+    # As `renderer.camera.camera_pose` has it, whose camera has y up and z backwards.
+    camera, elevation = spec.camera, math.radians(spec.camera.elevation_deg)
+    rise, reach = math.sin(elevation), math.cos(elevation)
+    cos, sin = math.cos(azimuth), math.sin(azimuth)
+    x, y, z = camera.target
+    position = schemas.Vector3(
+        x=x + camera.distance * reach * sin,
+        y=y - camera.distance * reach * cos,
+        z=z + camera.distance * rise,
+    )
+    rotation = (
+        (cos, sin * rise, -sin * reach),
+        (sin, -cos * rise, cos * reach),
+        (0.0, -reach, -rise),
+    )
+    return schemas.Pose(position=position, orientation=quaternion(rotation))
 
 
-def quaternion(rotation: Tensor) -> schemas.Quaternion:
-    """The quaternion, with w >= 0, of a rotation matrix `[3, 3]`."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
+def quaternion(rotation: Sequence[Sequence[float]]) -> schemas.Quaternion:
+    """The quaternion, with w >= 0, of the rows of a rotation matrix."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
     # Row n of this table is the quaternion times 4 times its n-th component: the row of the
     # greatest component loses no digits (Shepperd's method).
     rows = [
@@ -113,7 +124,7 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
         ],
         count_max=spec.count.max,
         camera=schemas.CameraModel(
-            target=_vector(torch.tensor(camera.target, dtype=torch.float64)),
+            target=_vector(camera.target),
             distance=camera.distance,
             elevation=math.radians(camera.elevation_deg),
             fovy=math.radians(camera.fovy_deg),
@@ -134,7 +145,6 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
 
 
 def _objects(spec: SceneSpec, answer: Answer) -> list[schemas.DetectedObject]:
-    # Numbers of Python from here on: a tensor of three costs more than all that is done with it.
     estimate, scene = answer.estimate, answer.estimate.scene
     columns = (
         *(scene.identity, scene.position, scene.yaw),
@@ -161,7 +171,7 @@ def _object(
     std: float,
 ) -> schemas.DetectedObject:
     """The object in slot `k`."""
-    order, names = spec.symmetry_orders[identity], spec.class_names
+    order, names = spec.objects[identity].symmetry_order, spec.class_names
     seen = order != 0 and math.isfinite(std)
     yaw = turned if order else 0.0
     hypotheses = [
@@ -216,6 +226,6 @@ def _size(spec: SceneSpec, identity: int) -> schemas.Vector3:
     return schemas.Vector3(x=x, y=y, z=z)
 
 
-def _vector(values: Tensor) -> schemas.Vector3:
-    x, y, z = values.tolist()
+def _vector(values: Sequence[float]) -> schemas.Vector3:
+    x, y, z = values
     return schemas.Vector3(x=x, y=y, z=z)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -17,11 +16,10 @@ from service.assets import ASSETS
 from service.cameras.choice import choose_store
 from service.cameras.live import Cameras
 from service.drawing import Artist
-from service.engine import Engine
-from service.glimpse_engine import GlimpseEngine
 from service.keys import load_keys
 from service.lane import Infers
 from service.middleware import HEADER, RequestContext, Unexpected, Uploads
+from service.models import Models
 from service.rates import Buckets
 from service.routes import GLIMPSE_ROUTERS, PAGES, ROUTERS
 from service.runtime import Runtime
@@ -40,8 +38,8 @@ def create_app(
     Args:
         settings: of the service.
         loaded: what `settings.checkpoint` holds, when it was loaded already; a 2D model must be.
-        load: makes an engine, on the thread where it will be used; when not given, one of
-            `settings.checkpoint` as it then is.
+        load: makes the only engine, on the thread where it will be used; when not given, there are
+            `settings.engines`, of `settings.checkpoint` as it then is.
 
     Raises:
         SettingsError: the API keys or the store of the cameras cannot be used, or OpenTelemetry is
@@ -49,21 +47,12 @@ def create_app(
     """
     keys = load_keys(settings)
     buckets = Buckets(settings.rate, settings.rate_burst) if settings.rate else None
-    first = [loaded] if loaded else []
-
     # A 2D model has routes of its own: a reload does not turn one kind of model into the other.
     flat = isinstance(loaded, Checkpoint2d)
-
-    def engine() -> Infers:
-        model = first.pop() if first else settings.checkpoint
-        if flat:
-            assert not isinstance(model, Checkpoint)
-            # What it answers is read by GLIMPSE_ROUTERS alone.
-            return cast(Infers, GlimpseEngine(model, threads=settings.threads))
-        assert not isinstance(model, Checkpoint2d)
-        return Engine(model, threads=settings.threads)
-
-    runtime = Runtime(settings, load or engine)
+    if load is None:
+        runtime = Runtime(settings, Models(settings, loaded).engines, settings.engines)
+    else:
+        runtime = Runtime(settings, lambda: load, 1)
     artist = Artist(settings)
     cameras = Cameras(
         choose_store(settings),

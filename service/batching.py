@@ -1,7 +1,7 @@
-"""Work of many tasks done in batches on one thread: what is waiting when the thread gets free.
+"""Work of many tasks done in batches on few threads: what is waiting when one of them gets free.
 
 An OpenGL context belongs to the thread that made it, and a network reads eight pictures in much
-less than eight times the time of one. So one thread makes a worker, hands it all items that wait,
+less than eight times the time of one. So a thread makes a worker, hands it all items that wait,
 and closes it in the end. It knows neither tensors nor HTTP.
 """
 
@@ -28,7 +28,7 @@ class LateError(Exception):
 
 
 class StoppedError(Exception):
-    """The thread has ended, and nothing is worked on any more."""
+    """The threads have ended, and nothing is worked on any more."""
 
 
 @dataclass(eq=False, slots=True)
@@ -46,16 +46,19 @@ class Job:
 
 
 class Batcher(Generic[Worker, Item, Result]):
-    """One thread, its worker, and the jobs that wait for it.
+    """Some threads, a worker of each, and the jobs that wait for them.
+
+    When something kills one of the threads, the others end too.
 
     Args:
-        make: the worker, on the thread.
+        make: a worker, on its thread.
         work: on a batch; gives a result or an exception for each item, in order.
-        close: the worker, on the thread.
+        close: a worker, on its thread.
         largest: batch.
+        threads: how many.
         wait: s, for which a batch that is not full waits for more items.
-        observe: is told on the thread, before each batch, how long each item waited, s.
-        name: of the thread.
+        observe: is told on a thread, before each batch, how long each item waited, s.
+        name: of the threads.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Batcher(Generic[Worker, Item, Result]):
         close: Callable[[Worker], None],
         *,
         largest: int,
+        threads: int = 1,
         wait: float = 0.0,
         observe: Callable[[list[float]], None] | None = None,
         name: str = "worker",
@@ -72,19 +76,27 @@ class Batcher(Generic[Worker, Item, Result]):
         self._make, self._work, self._close = make, work, close
         self._largest, self._wait, self._observe = largest, wait, observe
         self._queue: deque[Job] = deque()
+        self._own: list[deque[Job]] = [deque() for _ in range(threads)]  # for one thread alone
         self._changed = threading.Condition()
         self._closing = self._ended = False
-        self._busy_since: float | None = None
+        self._running = threads
+        self._busy_since: list[float | None] = [None] * threads
         self._loop = asyncio.get_running_loop()
-        self._made: asyncio.Future[Worker] = self._loop.create_future()
+        self._made: list[asyncio.Future[Worker]] = [
+            self._loop.create_future() for _ in range(threads)
+        ]
         self._finished: asyncio.Future[BaseException | None] = self._loop.create_future()
         # A thread that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(i,), name=f"{name}-{i}", daemon=True)
+            for i in range(threads)
+        ]
 
-    async def start(self) -> Worker:
-        """Starts the thread and waits for its worker; raises what making it raised."""
-        self._thread.start()
-        return await self._made
+    async def start(self) -> list[Worker]:
+        """Starts the threads and waits for their workers; raises what making one raised."""
+        for thread in self._threads:
+            thread.start()
+        return await asyncio.gather(*self._made)
 
     @property
     def depth(self) -> int:
@@ -98,9 +110,9 @@ class Batcher(Generic[Worker, Item, Result]):
 
     @property
     def busy_seconds(self) -> float:
-        """For how long the thread has been at its present batch; 0 when it waits."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """For how long the slowest thread has been at its present batch; 0 when all wait."""
+        began = [since for since in self._busy_since if since is not None]
+        return time.monotonic() - min(began) if began else 0.0
 
     def put(self, job: Job) -> None:
         """Queues a job, from any thread; its future gets the result, an exception or nothing.
@@ -119,7 +131,7 @@ class Batcher(Generic[Worker, Item, Result]):
         self._deliver([(job, error)])
 
     async def call(self, call: Callable[[Worker], Any], seconds: float) -> Any:
-        """Has the thread call something with the worker, in its turn.
+        """Has a thread call something with its worker, in its turn.
 
         Raises:
             LateError: its turn did not come within `seconds`.
@@ -129,58 +141,90 @@ class Batcher(Generic[Worker, Item, Result]):
         self.put(job)
         return await job.future
 
+    async def call_all(self, call: Callable[[Worker], Any]) -> None:
+        """Has each thread call something with its worker, before anything else that waits.
+
+        Raises:
+            StoppedError: that will never be.
+            Exception: what a call raised.
+        """
+        jobs = [
+            Job(self._loop.create_future(), float("inf"), call=call) for _ in range(len(self._own))
+        ]
+        with self._changed:
+            ended = self._ended
+            if not ended:
+                for own, job in zip(self._own, jobs, strict=True):
+                    own.append(job)
+                self._changed.notify_all()
+        if ended:
+            raise StoppedError
+        await asyncio.gather(*(job.future for job in jobs))
+
     async def stop(self, seconds: float | None = None) -> None:
-        """Lets the thread finish what waits, closes the worker, and returns.
+        """Lets the threads finish what waits, closes the workers, and returns.
 
         Args:
             seconds: how long to wait for that; for ever when not given.
         """
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         await asyncio.wait({self._finished}, timeout=seconds)
 
     async def ended(self) -> BaseException | None:
-        """Waits for the thread's end; what killed it, or None when it was stopped."""
+        """Waits for the end; what killed a thread, or None when all were stopped."""
         return await asyncio.shield(self._finished)
 
-    def _run(self) -> None:
+    def _run(self, i: int) -> None:
         try:
             worker = self._make()
         except BaseException as error:
             self._finish(None)
-            self._tell(_fail, self._made, error)
+            self._tell(_fail, self._made[i], error)
             return
-        self._tell(_succeed, self._made, worker)
+        self._tell(_succeed, self._made[i], worker)
         killer: BaseException | None = None
         batch: list[Job] = []
         try:
-            while batch := self._take():
-                self._busy_since = time.monotonic()
+            while batch := self._take(self._own[i]):
+                self._busy_since[i] = time.monotonic()
                 self._deliver(self._do(worker, batch))
-                self._busy_since = None
+                self._busy_since[i] = None
             self._close(worker)
         except BaseException as error:
             killer = error
             self._deliver([(job, StoppedError()) for job in batch])
         finally:
-            self._busy_since = None
+            self._busy_since[i] = None
             self._finish(killer)
 
     def _finish(self, killer: BaseException | None) -> None:
+        """A thread ends, and with it, sooner or later, all."""
         with self._changed:
             self._ended = True
-            left = list(self._queue)
-            self._queue.clear()
+            left = [job for queue in (self._queue, *self._own) for job in queue]
+            for queue in (self._queue, *self._own):
+                queue.clear()
+            self._running -= 1
+            last = not self._running
+            self._changed.notify_all()
         self._deliver([(job, StoppedError()) for job in left])
-        self._tell(_succeed, self._finished, killer)
+        if last or killer is not None:
+            self._tell(_succeed, self._finished, killer)
 
-    def _take(self) -> list[Job]:
-        """The next batch: one call, or items that lie side by side; empty when all is done."""
+    def _take(self, own: deque[Job]) -> list[Job]:
+        """The next batch: one call, or items that lie side by side; empty when all is done.
+
+        Args:
+            own: calls for this thread, which come first.
+        """
         batch: list[Job] = []
         until = 0.0
         with self._changed:
             while len(batch) < self._largest:
+                if own and not batch:
+                    return [own.popleft()]
                 if self._queue:
                     if batch and self._queue[0].call is not None:
                         break
@@ -196,7 +240,7 @@ class Batcher(Generic[Worker, Item, Result]):
                     if left <= 0.0 or self._closing:
                         break
                     self._changed.wait(left)
-                elif self._closing:
+                elif self._closing or self._ended:
                     break
                 else:
                     self._changed.wait()
@@ -239,7 +283,7 @@ class Batcher(Generic[Worker, Item, Result]):
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:  # the loop is closed: nobody listens any more
-            logger.debug("the event loop ended before the thread %s", self._thread.name)
+            logger.debug("the event loop ended before %s", threading.current_thread().name)
 
 
 def _settle(results: Sequence[tuple[Job, Any]]) -> None:

@@ -13,6 +13,7 @@ import tyro
 from inference.checkpoint import CheckpointError
 from inference.checkpoint2d import Checkpoint2d, open_checkpoint
 from inference.images import Decoder, ImageError
+from service import engine_process
 from service.answers import compose, now
 from service.app import create_app
 from service.engine import Engine, EngineError
@@ -55,6 +56,8 @@ def serve(
 ) -> int:
     """Run the HTTP server: POST a photo to /infer, read /docs."""
     settings = load_settings(checkpoint=checkpoint, host=host, port=port)
+    if settings.engines > 1:
+        engine_process.prepare()
     loaded = open_checkpoint(settings.checkpoint)
     try:
         listener = _listen(settings)

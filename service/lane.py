@@ -1,4 +1,4 @@
-"""One engine with its thread, its queue and the decoder for its network's pictures."""
+"""Engines of one model with their threads, their queue and the decoder for its pictures."""
 
 from __future__ import annotations
 
@@ -41,18 +41,21 @@ class Infers(Protocol):
 
 
 class Lane:
-    """One engine, from its loading to its end.
+    """The engines of one model, from its loading to its end.
 
     There is one lane, but while a reload brings up the next.
 
     Args:
         settings: of the service.
-        load: makes the engine.
+        load: makes an engine of the model, as often as it is called.
         metrics: that measure it.
+        engines: how many.
     """
 
-    def __init__(self, settings: Settings, load: Callable[[], Infers], metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(
+        self, settings: Settings, load: Callable[[], Infers], metrics: Metrics, engines: int
+    ) -> None:
+        self._settings, self._metrics, self._engines = settings, metrics, engines
         self.inside = 0  # pictures that wait for their answers
         self._pace = 0.0  # s that a picture took lately, in batches that are at least half full
         self._refining = 0  # answers that wait to be refined
@@ -62,45 +65,47 @@ class Lane:
             self._infer,
             lambda engine: engine.close(),
             largest=settings.batch_size,
+            threads=engines,
             wait=settings.batch_wait,
             observe=metrics.waited,
             name="engine",
         )
 
     async def start(self) -> None:
-        """Loads the engine."""
-        engine = await self.batcher.start()
+        """Loads the engines."""
+        engine, *_ = await self.batcher.start()
         self.checkpoint = engine.checkpoint
         self.decoder = decoder_for(engine.checkpoint, self._settings)
 
     async def warm_up(self) -> None:
-        """Infers once."""
-        await self.batcher.call(lambda engine: engine.warm_up(), float("inf"))
+        """Infers once with each engine."""
+        await self.batcher.call_all(lambda engine: engine.warm_up())
 
     async def stop(self) -> None:
-        """Lets what is inside finish, and frees the engine, within `drain_seconds`."""
+        """Lets what is inside finish, and frees the engines, within `drain_seconds`."""
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 while self.inside:
                     await asyncio.sleep(POLL)
                 await self.batcher.stop()
         except TimeoutError:
-            # Its thread hangs, and dies with the process.
+            # A thread hangs, and dies with the process.
             await self.batcher.stop(0.0)
 
     @property
     def stalled(self) -> bool:
-        """Whether the engine has been at one batch for so long that it will hardly end."""
+        """Whether an engine has been at one batch for so long that it will hardly end."""
         return self.batcher.busy_seconds > self._settings.stall_seconds
 
     @property
     def waiting_seconds(self) -> float:
         """How long the next picture will wait, as far as can be told; 0 for the next batch."""
-        inferring = self._pace * self.inside if self.inside > self._settings.batch_size else 0.0
-        return inferring + self._refine_pace * self._refining
+        waits = self.inside > self._settings.batch_size * self._engines
+        inferring = self._pace * self.inside if waits else 0.0
+        return (inferring + self._refine_pace * self._refining) / self._engines
 
     async def refine(self, answer: Answer, steps: int) -> Answer:
-        """The answer after render and compare, on the engine's thread, in its turn.
+        """The answer after render and compare, on an engine's thread, in its turn.
 
         Raises:
             LateError, StoppedError: as `Batcher.call`.

@@ -34,15 +34,18 @@ SOON, LATER = {"Retry-After": "1"}, {"Retry-After": "5"}
 
 
 class Runtime:
-    """The engine of a running application, what may wait for it, and its life.
+    """The engines of a running application, what may wait for them, and their life.
 
     Args:
         settings: of the service.
-        load: makes an engine, on the thread where it will be used.
+        load: makes what makes the engines of one model, each on the thread where it will be used.
+        engines: of one model.
     """
 
-    def __init__(self, settings: Settings, load: Callable[[], Infers]) -> None:
-        self.settings, self._load = settings, load
+    def __init__(
+        self, settings: Settings, load: Callable[[], Callable[[], Infers]], engines: int
+    ) -> None:
+        self.settings, self._load, self._engines = settings, load, engines
         self.metrics = Metrics()
         # A large picture takes hundreds of megabytes while it is decoded: few at a time.
         self._decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decoder")
@@ -54,8 +57,8 @@ class Runtime:
         self.draining = False
 
     async def start(self) -> None:
-        """Loads the engine; `check_ready` tells when its first inference is done."""
-        lane = Lane(self.settings, self._load, self.metrics)
+        """Loads the engines; `check_ready` tells when their first inference is done."""
+        lane = self._lane_of_now()
         await lane.start()
         self._unready = "The model runs its first inference; ask again in a few seconds."
         self._take_over(lane)
@@ -83,7 +86,7 @@ class Runtime:
         if self._reloading:
             raise Problem(problems.RELOAD, "Another reload is running; wait for its end.")
         self._reloading = True
-        lane = Lane(self.settings, self._load, self.metrics)
+        lane = self._lane_of_now()
         try:
             await lane.start()
             await lane.warm_up()
@@ -256,6 +259,10 @@ class Runtime:
         with lane.places(pictures), _explained():
             yield lane
 
+    def _lane_of_now(self) -> Lane:
+        """One for the model as it now lies in its folder."""
+        return Lane(self.settings, self._load(), self.metrics, self._engines)
+
     def _take_over(self, lane: Lane) -> None:
         self._lane = lane
         self.metrics.served(lane.checkpoint)
@@ -272,7 +279,7 @@ class Runtime:
             self._unready = unready
 
     async def _guard(self, lane: Lane) -> None:
-        """Takes the server off duty when the engine's thread dies."""
+        """Takes the server off duty when an engine's thread dies."""
         killer = await lane.batcher.ended()
         if killer is not None and lane is self._lane:
             logger.critical("the engine's thread died", exc_info=killer)

@@ -36,9 +36,9 @@ HEADER_BYTES = 64 * 2**10
 SETTLE = 5.0
 LOOK = 0.1
 
-# s, after which Python lets another thread run. The engine's thread gives way at each of its many
-# short operations and then waits for so long: with Python's own 5 ms, a busy event loop
-# takes most of the time from it.
+# s, after which Python lets another thread run. An engine's thread in this process gives way at
+# each of its many short operations and then waits for so long: with Python's own 5 ms, a busy event
+# loop takes most of the time from it.
 SWITCH = 0.0005
 
 logger = logging.getLogger("airscene")
@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
             )
         )
         self._runtime: Runtime = app.state.runtime
-        self._delay = settings.drain_delay
+        self._delay, self._engines = settings.drain_delay, settings.engines
         self._end: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -131,7 +131,8 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves until it is told to end."""
-        sys.setswitchinterval(SWITCH)
+        if self._engines == 1:
+            sys.setswitchinterval(SWITCH)
         super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

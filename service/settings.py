@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,14 +25,27 @@ def shipped(folder: str | Path) -> Path:
     return beside if not here.is_dir() and beside.is_dir() else here
 
 
-def default_threads() -> int:
-    """One processor fewer than there are, at least 1 and at most 4.
+def default_engines() -> int:
+    """One for each processor, at most 4: an engine takes some 300 MB."""
+    return min(4, available_cpus())
+
+
+def default_decoders() -> int:
+    """One processor fewer than there are, at least 1 and at most 4."""
+    return min(4, max(1, available_cpus() - 1))
+
+
+def default_threads(settings: dict[str, Any]) -> int:
+    """The engines' share of one processor fewer than there are, at least 1 and at most 4.
 
     The network is small, and its threads wait for each other many times an inference: one that
     has to share its processor (with the HTTP server, a decoder, another program) makes all wait.
     On two busy processors two threads took 30 times as long as one.
+
+    Args:
+        settings: that stand before.
     """
-    return min(4, max(1, available_cpus() - 1))
+    return min(4, max(1, (available_cpus() - 1) // settings.get("engines", 1)))
 
 
 class Settings(BaseSettings):
@@ -58,7 +71,7 @@ class Settings(BaseSettings):
     max_uploads: int = Field(default=128, ge=1)  # that are being received or answered
     queue_size: int = Field(default=64, ge=1)  # pictures that wait for the engine
     # s, for which they may have to wait: a robot has no use for an answer about the past.
-    queue_seconds: float = Field(default=0.6, gt=0.0)
+    queue_seconds: float = Field(default=0.4, gt=0.0)
 
     # Of what one request may ask for, and how long it may wait for it.
     max_samples: int = Field(default=64, ge=0)  # scenes drawn from the posterior
@@ -95,8 +108,10 @@ class Settings(BaseSettings):
     cors_origins: str = ""
 
     # How the work is done.
-    threads: int = Field(default_factory=default_threads, ge=1)  # of torch
-    decoders: int = Field(default_factory=default_threads, ge=1)  # pictures decoded at once
+    # That infer at the same time: each in a process of its own, or a single one in the server's.
+    engines: int = Field(default_factory=default_engines, ge=1)
+    threads: int = Field(default_factory=default_threads, ge=1)  # of torch, in each engine
+    decoders: int = Field(default_factory=default_decoders, ge=1)  # pictures decoded at once
     batch_size: int = Field(default=16, ge=1)  # pictures inferred at once, at most
     batch_wait: float = Field(default=0.0, ge=0.0, le=1.0)  # s, for a batch to fill
 

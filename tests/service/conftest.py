@@ -33,6 +33,14 @@ Serve = Callable[[FastAPI], AbstractContextManager[httpx.Client]]
 Encode = Callable[..., bytes]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_engine() -> Iterator[None]:
+    """In this process, where nothing else is asked for: others take seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRSCENE_ENGINES", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def spec() -> SceneSpec:
     return SceneSpec.load("tabletop")

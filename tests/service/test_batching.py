@@ -52,7 +52,7 @@ def test_what_waits_is_one_batch() -> None:
 
     async def scenario() -> None:
         batcher = work.batcher(observe=work.waited.extend)
-        assert await batcher.start() == "worker"
+        assert await batcher.start() == ["worker"]
         first = put(batcher, 0)
         await taken(batcher)
         rest = [put(batcher, item) for item in range(1, 8)]
@@ -201,6 +201,60 @@ def test_a_dead_thread_leaves_nobody_waiting() -> None:
                 await future
         assert isinstance(await batcher.ended(), SystemExit)
         assert not batcher.alive and not batcher.busy_seconds
+
+    run(scenario)
+
+
+def test_several_threads_share_what_waits() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        batcher = work.batcher(threads=2)
+        assert await batcher.start() == ["worker", "worker"]
+        both, called = threading.Barrier(2), list[str]()
+
+        def call(worker: str) -> None:
+            both.wait(30)  # until two threads are here
+            called.append(threading.current_thread().name)
+
+        await batcher.call_all(call)
+        assert sorted(called) == ["worker-0", "worker-1"]
+        first, second = put(batcher, 0), put(batcher, 1)
+        await taken(batcher)
+        rest = [put(batcher, item) for item in range(2, 8)]
+        stopping = asyncio.ensure_future(batcher.stop())
+        work.gate.set()
+        assert await asyncio.gather(first, second, *rest) == [0, 2, 4, 6, 8, 10, 12, 14]
+        await stopping
+        assert await batcher.ended() is None and not batcher.alive
+        with pytest.raises(StoppedError):
+            await batcher.call_all(call)
+
+    run(scenario)
+    assert sorted(item for batch in work.batches for item in batch) == list(range(8))
+    assert work.closed == ["worker", "worker"]
+
+
+def test_when_one_thread_dies_all_end() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        batcher = work.batcher(threads=2)
+        await batcher.start()
+
+        def die(worker: str) -> None:
+            raise SystemExit("killed")
+
+        first = put(batcher, 0)
+        await taken(batcher)
+        with pytest.raises(StoppedError):
+            await batcher.call(die, 30)
+        assert isinstance(await batcher.ended(), SystemExit)
+        assert not batcher.alive
+        # The other finishes what it is at.
+        work.gate.set()
+        assert await first == 0
+        await batcher.stop(10)
 
     run(scenario)
 

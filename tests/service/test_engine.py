@@ -293,7 +293,7 @@ def test_quaternion_of_any_rotation() -> None:
     values = torch.randn(200, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values[:4] = torch.eye(4)  # half turns, which the plain formula divides by zero for
     for value in torch.nn.functional.normalize(values):
-        found = quaternion(rotation_of(*value.tolist()))
+        found = quaternion(rotation_of(*value.tolist()).tolist())
         answer = torch.tensor([found.x, found.y, found.z, found.w], dtype=torch.float64)
         assert abs(float(answer @ value)) == pytest.approx(1)
         assert found.w >= 0

@@ -180,7 +180,12 @@ def process(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen
     with subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, "AIRSCENE_CHECKPOINT": str(folder), **environment},
+        env={
+            **os.environ,
+            "AIRSCENE_CHECKPOINT": str(folder),
+            "AIRSCENE_ENGINES": "2",
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

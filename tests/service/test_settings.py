@@ -6,6 +6,8 @@ from service.settings import (
     REPOSITORY,
     SettingsError,
     default_checkpoint,
+    default_decoders,
+    default_engines,
     default_threads,
     load_settings,
 )
@@ -20,12 +22,14 @@ def test_environment_and_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key in ("HOST", "PORT", "THREADS", "CHECKPOINT", "MAX_BYTES", "MAX_PIXELS"):
+    for key in ("HOST", "PORT", "ENGINES", "THREADS", "CHECKPOINT", "MAX_BYTES", "MAX_PIXELS"):
         monkeypatch.delenv(f"AIRSCENE_{key}", raising=False)
     settings = load_settings()
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.max_bytes == 10 * 1024 * 1024
-    assert settings.threads == default_threads()
+    assert settings.engines == default_engines()
+    assert settings.threads == default_threads({"engines": settings.engines})
+    assert settings.decoders == default_decoders()
 
 
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +61,22 @@ def test_shipped_checkpoint_of_the_working_directory_first(
     assert default_checkpoint() == shipped
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 1), (4, 3), (64, 4)])
+@pytest.mark.parametrize(
+    ("cpus", "engines", "threads"),
+    [(1, 1, 1), (2, 1, 1), (4, 1, 3), (64, 1, 4), (2, 2, 1), (8, 4, 1), (64, 4, 4)],
+)
 def test_threads_leave_a_processor_to_the_rest(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, cpus: int, engines: int, threads: int
 ) -> None:
     monkeypatch.setattr("service.settings.available_cpus", lambda: cpus)
-    assert default_threads() == threads
+    assert default_threads({"engines": engines}) == threads
+    assert load_settings(engines=engines).threads == threads
+
+
+@pytest.mark.parametrize(("cpus", "engines"), [(1, 1), (2, 2), (64, 4)])
+def test_an_engine_for_each_processor(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, engines: int
+) -> None:
+    monkeypatch.delenv("AIRSCENE_ENGINES", raising=False)
+    monkeypatch.setattr("service.settings.available_cpus", lambda: cpus)
+    assert load_settings().engines == engines
