@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from benchmarks.browser import Browser
 from benchmarks.forward import Forward
 from benchmarks.gradient import Gradient
 from benchmarks.growth import Growth
@@ -28,6 +29,7 @@ class Parts:
     memory: Memory = field(default_factory=Memory)
     peer: Peer = field(default_factory=Peer)
     service: Serving = field(default_factory=Serving)
+    page: Browser = field(default_factory=Browser)
 
     def chosen(self, names: Sequence[str]) -> dict[str, Part]:
         """The parts of these names, in their own order; all if there are no names.
