@@ -25,7 +25,6 @@ FIRST_PRESENCE = (
     1.5  # logit: at first there seems to be something everywhere, so that it is learned
 )
 FIRST_WHERE = 0.1  # standard deviation of a window, of the prior's: a first guess that holds still
-FIRST_WHAT = -1.0  # log standard deviation of a code: sharp, so that it is worth reading
 LOG_STD_RANGE = (-8.0, 3.0)
 
 
@@ -45,6 +44,8 @@ class Air2dConfig(BaseModel):
     embedding: int = Field(default=256, ge=1)
     encoder: tuple[int, ...] = (512, 256)
     decoder: tuple[int, ...] = (256, 512)
+    # Logarithm of a code's standard deviation at first: sharp, so that it is worth reading.
+    first_code: float = Field(default=-1.0, ge=-8.0, le=3.0)
     std: float = Field(default=0.3, gt=0)  # of a pixel, grey levels of 1
     prior: GlimpsePrior = GlimpsePrior()
 
@@ -182,7 +183,7 @@ class Air2d(nn.Module):
         glimpse = read(seen, drawn_where, self.config.window)
         noticed = torch.relu(self.attend(glimpse.flatten(1)) + self.expect(hidden))
         mean, log_std = self.describe(noticed).to(hidden.dtype).chunk(2, dim=1)
-        what = Gaussian(mean, (log_std + FIRST_WHAT).clamp(*LOG_STD_RANGE).exp())
+        what = Gaussian(mean, (log_std + self.config.first_code).clamp(*LOG_STD_RANGE).exp())
         drawn_what = _draw(what, noise)
         canvas = state.canvas
         if self.config.sees == "error":

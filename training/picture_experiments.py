@@ -64,11 +64,18 @@ _BUILTIN = (
         network=Air2dConfig(prior=SHRUNK),
         steps=12_000,
     ),
+    # Sprites have half the brightness of digits, so that two may add up: the noise is halved too.
+    # Which colour a sprite has is all in its code, which is read from the beginning or never.
     PictureExperiment(
         name="sprites",
         data=PictureData(form="sprites"),
-        network=Air2dConfig(channels=3, prior=SHRUNK),
+        network=Air2dConfig(channels=3, prior=SHRUNK, std=0.15, first_code=-2.5),
         steps=3_000,
+        learning_rate=1e-3,
+        code_weight=0.05,
+        code_weight_until=0.5,
+        random_count=0.6,
+        random_count_until=0.5,
     ),
 )
 PICTURE_EXPERIMENTS = {experiment.name: experiment for experiment in _BUILTIN}
