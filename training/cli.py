@@ -279,7 +279,7 @@ def represent(
 
     Args:
         checkpoint: folder of a 2D model that learned from digits.
-        sizes: numbers of labelled images; 100 to 10,000 by default.
+        sizes: numbers of labelled images; 100 to 3,000 by default.
         seed: of the images and of the networks that learn from their labels.
         json: write the accuracies to this file.
     """

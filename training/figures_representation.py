@@ -23,9 +23,10 @@ middles of what they cover; they ascend if the first is the smaller one (two tha
 not). From AIR's inferences (of each step whether there is something, where, and what; learned
 without labels) a network of four layers of 512 units learns the answer, and from pixels the paper's
 three convolutions of 64 filters of 5×5 and a layer of 512. The convolutions go in strides of two,
-which the paper does not say. Both learn in the same way; one labelled image in five says when to
-stop. Accuracy is of 5,000 images of test digits; *seed* is that of the images and of both
-networks.
+which the paper does not say. Both learn until they fit their labelled images, by the same optimizer
+and for as many steps at most. What AIR says is a density, and the order of its objects is
+arbitrary: its network sees another draw each time, objects in another order. Accuracy is of 5,000
+images of test digits; *seed* is that of the images and of both networks.
 """
 
 

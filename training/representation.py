@@ -2,16 +2,18 @@
 
 A small network learns from labelled images of two digits what they add up to, or whether they
 ascend: from what an AIR says of the images, which learned that without labels, or from the pixels
-by the paper's convolutional network. Both learn in the same way, from the same images, one in five
-of which says when to stop.
+by the paper's convolutional network. Both learn in the same way, until they fit their images.
+
+What AIR says is a density, and the order of its objects is arbitrary (section 2): a network that
+learns from it sees another draw each time, objects in another order. Pixels have neither.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +22,21 @@ from torch.nn import functional
 from inference.air2d import Air2d
 from inference.checkpoint2d import Checkpoint2d
 from inference.decoder2d import perceptron
+from inference.distributions import Gaussian
 from training.dreams import generator_for
 from training.pairs import SUMS, Pairs, make_pairs
 from training.picture_evaluation import FRESH, evaluation_set
 from training.picture_experiments import PictureExperiment
 
-SIZES = (100, 300, 1_000, 3_000, 10_000)  # labelled images
+SIZES = (100, 300, 1_000, 3_000)  # labelled images
 TEST = 5_000  # images of test digits
 WIDTH = 512
 BATCH = 64
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
-HELD_OUT = 5  # one labelled image in so many says when to stop
-EVERY = 25  # steps between two looks at those
-PATIENCE = 8  # looks without a better one after which it stops
+STEPS = 3_000  # at most
+FITTED = 0.02  # nats an image, over WINDOW steps: what is left when the images are known by heart
+WINDOW = 50
 CHUNK = 500  # images a pass
 
 TASKS: dict[str, tuple[int, Callable[[Pairs], Tensor]]] = {
@@ -57,18 +60,18 @@ def represent(
         The figures as plain data: under `accuracy`, by task and input, one for each size.
 
     Raises:
-        ValueError: it did not learn from digits, or a size is too small.
+        ValueError: it did not learn from digits, or there are no sizes.
         DataError: MNIST is not there.
     """
-    if not sizes or min(sizes) < 2 * HELD_OUT:
-        raise ValueError(f"--sizes: give numbers of at least {2 * HELD_OUT} labelled images")
+    if not sizes or min(sizes) < 1:
+        raise ValueError("--sizes: give numbers of labelled images, at least 1 each")
     experiment = PictureExperiment.model_validate(checkpoint.config.training["experiment"])
     data = evaluation_set(experiment.data, images=max(sizes), seed=seed)
     known = make_pairs(data, "train")
     asked = make_pairs(data.model_copy(update={"images": TEST}), "test")
-    inputs: dict[str, Callable[[Pairs], Tensor]] = {
-        "inferences": lambda pairs: inferences(checkpoint.model, pairs.image),
-        "pixels": lambda pairs: pairs.image.float().div_(255.0),
+    inputs: dict[str, Callable[[Pairs], Seen]] = {
+        "inferences": lambda pairs: infer(checkpoint.model, pairs.image),
+        "pixels": lambda pairs: Pixels(pairs.image.float().div_(255.0)),
     }
     accuracy: dict[str, dict[str, list[float]]] = {task: {} for task in TASKS}
     seconds: dict[str, float] = {}
@@ -78,9 +81,10 @@ def represent(
         for task, (classes, label) in TASKS.items():
             accuracy[task][name] = [
                 learn(
-                    network_for(seen, classes, seed),
-                    (seen[:size], label(known)[:size]),
-                    (tested, label(asked)),
+                    network_for(tested.centre(), classes, seed),
+                    seen,
+                    label(known)[:size],
+                    (tested.centre(), label(asked)),
                     generator=generator_for(seed, "represent"),
                 )
                 for size in sizes
@@ -99,27 +103,84 @@ def represent(
     }
 
 
-@torch.no_grad()
-def inferences(model: Air2d, image: Tensor) -> Tensor:
-    """What a model says of images, as one vector each: `[B, K (4 + D)]`.
+class Seen(Protocol):
+    """What a network sees of n images."""
 
-    Of each step whether there is something, where, and what, at the centre of every density; where
-    in standard deviations of the prior. What is probably not there counts as little as it is
-    probable.
+    def centre(self) -> Tensor:
+        """Of all of them, `[n, ...]`."""
+        ...
 
-    Args:
-        model: that says it.
-        image: `[B, channels, side, side]` uint8.
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Of images `rows` `[B]`, to learn from: `[B, ...]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images as they are."""
+
+    image: Tensor  # [n, channels, side, side] in [0, 1]
+
+    def centre(self) -> Tensor:
+        """See `Seen`."""
+        return self.image
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Seen`."""
+        return self.image[rows]
+
+
+@dataclass(frozen=True)
+class Inferences:
+    """What an AIR says of n images, as a vector of K (4 + D) numbers.
+
+    Of each step whether there is something, where, and what; what is probably not there counts as
+    little as it is probable.
     """
-    found = []
-    for part in image.split(CHUNK):
-        estimate = model.infer(part.float().div_(255.0))
-        prior = model.config.prior.where(estimate.where.mean)
-        where = (estimate.where.mean - prior.mean) / prior.std
-        present = estimate.presence_probability[..., None]
-        said = torch.cat([torch.ones_like(present), where, estimate.what.mean], -1)
-        found.append((present * said).flatten(1))
-    return torch.cat(found)
+
+    presence: Tensor  # [n, K], probabilities that there are so many
+    where: Gaussian  # [n, K, 3], standard deviations of the prior from its mean
+    what: Gaussian  # [n, K, D]
+
+    def centre(self) -> Tensor:
+        """See `Seen`: at the centre of every density, in the order of the steps."""
+        return _features(self.presence, self.where.mean, self.what.mean)
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Seen`: a draw of each density, what is there in random order."""
+        presence = self.presence[rows]
+        where, what = (
+            Gaussian(density.mean[rows], density.std[rows]).sample(generator)
+            for density in (self.where, self.what)
+        )
+        keys = torch.rand(presence.shape, generator=generator)
+        order = torch.where(presence > 0.5, keys, keys + 1).argsort(1)
+        presence = presence.gather(1, order)
+        where, what = (
+            value.gather(1, order[..., None].expand_as(value)) for value in (where, what)
+        )
+        return _features(presence, where, what)
+
+
+def _features(presence: Tensor, where: Tensor, what: Tensor) -> Tensor:
+    said = torch.cat([torch.ones_like(where[..., :1]), where, what], -1)
+    return (presence[..., None] * said).flatten(1)
+
+
+@torch.no_grad()
+def infer(model: Air2d, image: Tensor) -> Inferences:
+    """What a model says of images `[n, channels, side, side]` uint8."""
+    found = [model.infer(part.float().div_(255.0)) for part in image.split(CHUNK)]
+    where, what = (
+        Gaussian(*(torch.cat(values) for values in zip(*densities, strict=True)))
+        for densities in ([part.where for part in found], [part.what for part in found])
+    )
+    prior = model.config.prior.where(where.mean)
+    return Inferences(
+        torch.cat([part.presence_probability for part in found]),
+        Gaussian((where.mean - prior.mean) / prior.std, where.std / prior.std),
+        what,
+    )
 
 
 def network_for(inputs: Tensor, classes: int, seed: int) -> nn.Module:
@@ -147,7 +208,8 @@ def network_for(inputs: Tensor, classes: int, seed: int) -> nn.Module:
 
 def learn(
     network: nn.Module,
-    known: tuple[Tensor, Tensor],
+    seen: Seen,
+    labels: Tensor,
     asked: tuple[Tensor, Tensor],
     *,
     generator: torch.Generator,
@@ -156,31 +218,24 @@ def learn(
 
     Args:
         network: that learns.
-        known: inputs `[n, ...]` and their classes `[n]`; one in five says when to stop.
-        asked: likewise, to be measured on.
-        generator: of the batches.
+        seen: what it learns from: the first images, as many as there are labels.
+        labels: `[n]` int64, their classes.
+        asked: inputs and their classes, to be measured on.
+        generator: of the batches, and of what is drawn for them.
     """
-    inputs, labels = known
-    held = len(inputs) // HELD_OUT
-    inputs, labels = inputs[held:], labels[held:]
-    watched = known[0][:held], known[1][:held]
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
-    best, state, waited = float("inf"), copy.deepcopy(network.state_dict()), 0
-    while waited < PATIENCE:
-        for _ in range(EVERY):
-            rows = torch.randint(len(inputs), (BATCH,), generator=generator)
-            loss = functional.cross_entropy(network(inputs[rows]), labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        found = functional.cross_entropy(_answers(network, watched[0]), watched[1]).item()
-        if found < best:
-            best, state, waited = found, copy.deepcopy(network.state_dict()), 0
-        else:
-            waited += 1
-    network.load_state_dict(state)
+    losses: list[float] = []
+    for _ in range(STEPS):
+        rows = torch.randint(len(labels), (BATCH,), generator=generator)
+        loss = functional.cross_entropy(network(seen.draw(rows, generator)), labels[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        if len(losses) >= WINDOW and sum(losses[-WINDOW:]) < FITTED * WINDOW:
+            break
     return float((_answers(network, asked[0]).argmax(1) == asked[1]).double().mean())
 
 

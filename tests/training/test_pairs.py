@@ -12,12 +12,13 @@ import torch
 
 from inference.air2d import Air2d, Air2dConfig
 from inference.checkpoint2d import save_checkpoint2d
+from inference.distributions import Gaussian
 from training.__main__ import main
 from training.digits import DataError, read_labels
 from training.pairs import make_pairs
 from training.picture_experiments import PictureExperiment
 from training.pictures import PictureData, load_pictures
-from training.representation import inferences, learn, network_for
+from training.representation import Inferences, Pixels, infer, learn, network_for
 
 NETWORK = Air2dConfig(
     window=8, steps=3, what=4, hidden=16, embedding=16, encoder=(16, 16), decoder=(16,)
@@ -77,7 +78,10 @@ def test_labels_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
         read_labels("train")
 
 
-def test_a_network_learns_what_can_be_learned_and_no_more() -> None:
+def test_a_network_learns_what_can_be_learned_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.representation.STEPS", 300)
     random = torch.Generator().manual_seed(0)
     inputs = torch.randn(800, 6, generator=random)
     labels = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
@@ -85,7 +89,8 @@ def test_a_network_learns_what_can_be_learned_and_no_more() -> None:
     found = [
         learn(
             network_for(inputs, 3, 0),
-            (inputs[:600], known[:600]),
+            Pixels(inputs[:600]),
+            known[:600],
             (inputs[600:], known[600:]),
             generator=torch.Generator().manual_seed(1),
         )
@@ -113,20 +118,39 @@ def test_what_is_not_there_says_nothing() -> None:
     with torch.no_grad():
         model.head.bias[0] = -50.0
     image = torch.randint(256, (3, 1, 50, 50), dtype=torch.uint8)
-    assert (inferences(model, image).abs() < 1e-6).all()
+    assert (infer(model, image).centre().abs() < 1e-6).all()
     with torch.no_grad():
         model.head.bias[0] = 50.0
-    said, estimate = inferences(model, image), model.infer(image / 255)
+    said, estimate = infer(model, image).centre(), model.infer(image / 255)
     assert said.shape == (3, 3 * (4 + 4))
     torch.testing.assert_close(said[:, 8 + 4 : 16], estimate.what.mean[:, 1])
+
+
+def test_learning_sees_draws_of_what_is_there_in_any_order() -> None:
+    n = 2_000
+    mean = torch.tensor([[1.0], [5.0], [50.0]]).expand(n, 3, 1)
+    said = Inferences(
+        torch.tensor([1.0, 1.0, 0.0]).expand(n, 3),
+        Gaussian(mean.expand(n, 3, 3), torch.full((n, 3, 3), 1e-6)),
+        Gaussian(mean, torch.full((n, 3, 1), 0.5)),
+    )
+    drawn = said.draw(torch.arange(n), torch.Generator().manual_seed(0)).unflatten(1, (3, 5))
+    assert (drawn[:, 2] == 0).all()  # what is not there stays behind
+    first = drawn[:, 0, 1].round()
+    assert set(first.tolist()) == {1.0, 5.0}
+    assert 0.45 < (first == 1).double().mean() < 0.55
+    torch.testing.assert_close(drawn[:, :2, 1].sum(1), torch.full((n,), 6.0))
+    # What an object is comes along with where it is.
+    apart = drawn[:, :2, 4] - drawn[:, :2, 1]
+    assert abs(apart.mean()) < 0.05
+    assert 0.45 < apart.std() < 0.55
 
 
 def test_the_command_writes_every_accuracy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("training.representation.TEST", 50)
-    monkeypatch.setattr("training.representation.PATIENCE", 1)
-    monkeypatch.setattr("training.representation.EVERY", 2)
+    monkeypatch.setattr("training.representation.STEPS", 2)
     experiment = PictureExperiment(
         name="tiny", data=PictureData(form="separate-digits"), network=NETWORK
     )
@@ -146,5 +170,5 @@ def test_the_command_writes_every_accuracy(
         for values in figures["accuracy"][task].values():
             assert len(values) == 2 and all(0 <= value <= 1 for value in values)
     with pytest.raises(SystemExit):
-        call("represent", out, "--sizes", 9)
-    assert "give numbers of at least 10" in capsys.readouterr().err
+        call("represent", out, "--sizes", 0)
+    assert "give numbers of labelled images" in capsys.readouterr().err
