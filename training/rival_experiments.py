@@ -1,7 +1,8 @@
 """The experiments of the models that AIR is held against, as data.
 
 They learn from the images of the experiment of AIR that they are compared with. Steps are so many
-as take the same time of one processor as that one's.
+as take the same time of one processor: a step of DRAW takes that of thirteen steps of AIR, or of
+nine of DAIR, and six of the autoencoder's that of one of DAIR on characters.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _BUILTIN = (
         name="draw",
         data=_DIGITS.data,
         network=DrawConfig(),
-        steps=1_000,
+        steps=650,
         warmup=100,
         learning_rate=1e-3,
     ),
