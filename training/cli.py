@@ -287,7 +287,8 @@ def represent(
     from training import representation as module
 
     found = load_checkpoint2d(checkpoint)
-    figures = module.represent(found, sizes=module.SIZES if sizes is None else sizes, seed=seed)
+    chosen = module.SIZES if sizes is None else sizes
+    figures = module.represent(found, sizes=chosen, seed=seed, tell=print)
     title = f"{checkpoint}: accuracy over labelled images, seed {seed}"
     show = Table("task", "seen", *map(str, figures["sizes"]), title=title)
     for row in module.table(figures):

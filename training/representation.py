@@ -47,7 +47,11 @@ TASKS: dict[str, tuple[int, Callable[[Pairs], Tensor]]] = {
 
 
 def represent(
-    checkpoint: Checkpoint2d, *, sizes: Sequence[int] = SIZES, seed: int = 0
+    checkpoint: Checkpoint2d,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Accuracies over the number of labelled images, of AIR's inferences and of pixels.
 
@@ -55,6 +59,7 @@ def represent(
         checkpoint: an AIR that learned from digits.
         sizes: numbers of labelled images, any order.
         seed: of the images, of which of them are labelled, and of the networks.
+        tell: called with a line about each accuracy as it is found.
 
     Returns:
         The figures as plain data: under `accuracy`, by task and input, one for each size.
@@ -73,22 +78,24 @@ def represent(
         "inferences": lambda pairs: infer(checkpoint.model, pairs.image),
         "pixels": lambda pairs: Pixels(pairs.image.float().div_(255.0)),
     }
-    accuracy: dict[str, dict[str, list[float]]] = {task: {} for task in TASKS}
+    accuracy: dict[str, dict[str, list[float]]] = {
+        task: {name: [] for name in inputs} for task in TASKS
+    }
     seconds: dict[str, float] = {}
     for name, see in inputs.items():
         seen, tested = see(known), see(asked)
         started = time.process_time()
         for task, (classes, label) in TASKS.items():
-            accuracy[task][name] = [
-                learn(
+            for size in sizes:
+                found = learn(
                     network_for(tested.centre(), classes, seed),
                     seen,
                     label(known)[:size],
                     (tested.centre(), label(asked)),
                     generator=generator_for(seed, "represent"),
                 )
-                for size in sizes
-            ]
+                accuracy[task][name].append(found)
+                tell(f"{task} from {name}, {size:,} labelled images: {found:.3f}")
         seconds[name] = round(time.process_time() - started, 1)
     return {
         "checkpoint": checkpoint.config.name,
