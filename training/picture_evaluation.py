@@ -1,4 +1,4 @@
-"""Measures a 2D checkpoint on images of digits that no training set shows."""
+"""Measures a 2D checkpoint on images that no training set shows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def evaluate_pictures(
     seed: int,
     counts: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
-    """Makes images that training never saw, of test digits, and says how well they are read.
+    """Makes images that training never saw, and says how well they are read.
 
     Args:
         checkpoint: the model; how it was trained says which images it is for.
