@@ -30,6 +30,7 @@ from inference.folder import (
     write_atomically,
     write_folder,
 )
+from inference.rivals import RIVALS
 from renderer.spec import SceneSpec, SpecError
 
 __all__ = [
@@ -122,7 +123,13 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     check_folder(folder)
-    if network_kind(folder) == "glimpses":
+    kind = network_kind(folder)
+    if kind in RIVALS:
+        raise CheckpointError(
+            f"{folder}: holds a {kind}, which explains whole images and knows no objects; give the "
+            "folder of a model that does"
+        )
+    if kind == "glimpses":
         raise CheckpointError(
             f"{folder}: holds a model of 2D images, which knows no scenes; give the folder of a "
             "model of scenes"

@@ -66,6 +66,7 @@ def train(
     from training.loop import RunOptions
     from training.loop import train as run
     from training.picture_experiments import PICTURE_EXPERIMENTS, with_estimator
+    from training.rival_experiments import RIVAL_EXPERIMENTS
 
     options = RunOptions(
         out=out,
@@ -85,6 +86,13 @@ def train(
                 f"--objective and --network are for scenes; {experiment} learns from its images"
             )
         run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
+        return
+    if experiment in RIVAL_EXPERIMENTS:
+        if objective is not None or network is not None or estimator is not None:
+            raise ValueError(
+                f"--objective, --network and --estimator are for AIR; {experiment} is its rival"
+            )
+        run(RIVAL_EXPERIMENTS[experiment], options)
         return
     if images is not None and objective is None:
         objective = "wake-sleep"
@@ -124,26 +132,34 @@ def evaluate(
             training by default.
         json: write the figures to this file.
     """
-    from inference.checkpoint2d import Checkpoint2d, open_checkpoint
+    from inference.checkpoint import load_checkpoint
+    from inference.checkpoint2d import holds_glimpses, load_checkpoint2d
+    from inference.checkpoint_rival import holds_rival, load_rival
     from renderer.spec import SceneSpec
     from training import evaluate as module
-    from training import picture_evaluation
+    from training import picture_evaluation, rival_evaluation
 
-    found = open_checkpoint(checkpoint)
-    if isinstance(found, Checkpoint2d):
-        if nuisance or world is not None or refine or backend != "auto":
-            raise ValueError(
-                f"--backend, --nuisance, --world and --refine are for scenes; {checkpoint} is 2D"
-            )
-        n = 10_000 if scenes is None else scenes
-        figures = picture_evaluation.evaluate_pictures(found, images=n, seed=seed, counts=counts)
+    flat, rival = holds_glimpses(checkpoint), holds_rival(checkpoint)
+    if (flat or rival) and (nuisance or world is not None or refine or backend != "auto"):
+        raise ValueError(
+            f"--backend, --nuisance, --world and --refine are for scenes; {checkpoint} is 2D"
+        )
+    n = scenes if scenes is not None else 10_000 if flat or rival else 1000
+    if flat:
+        figures = picture_evaluation.evaluate_pictures(
+            load_checkpoint2d(checkpoint), images=n, seed=seed, counts=counts
+        )
         rows, what = picture_evaluation.table(figures), f"{n} images, seed {seed}"
+    elif rival:
+        figures = rival_evaluation.evaluate_rival(
+            load_rival(checkpoint), images=n, seed=seed, counts=counts
+        )
+        rows, what = rival_evaluation.table(figures), f"{n} images, seed {seed}"
     else:
         if counts is not None:
             raise ValueError(f"--counts is for 2D checkpoints; {checkpoint} is of scenes")
-        n = 1000 if scenes is None else scenes
         figures = module.evaluate(
-            found,
+            load_checkpoint(checkpoint),
             scenes=n,
             seed=seed,
             backend=backend,
@@ -251,6 +267,37 @@ def descend(
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def represent(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    sizes: tuple[int, ...] | None = None,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """Learn sums and order of two digits from few labels: by AIR's inferences, and by pixels.
+
+    Args:
+        checkpoint: folder of a 2D model that learned from digits.
+        sizes: numbers of labelled images; 100 to 3,000 by default.
+        seed: of the images and of the networks that learn from their labels.
+        json: write the accuracies to this file.
+    """
+    from inference.checkpoint2d import load_checkpoint2d
+    from training import representation as module
+
+    found = load_checkpoint2d(checkpoint)
+    chosen = module.SIZES if sizes is None else sizes
+    figures = module.represent(found, sizes=chosen, seed=seed, tell=print)
+    title = f"{checkpoint}: accuracy over labelled images, seed {seed}"
+    show = Table("task", "seen", *map(str, figures["sizes"]), title=title)
+    for row in module.table(figures):
+        show.add_row(*row)
+    Console().print(show)
+    if json is not None:
+        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
 def figures(
     directory: Annotated[Path, tyro.conf.Positional], /, *, out: Path | None = None
 ) -> None:
@@ -286,6 +333,7 @@ def main() -> None:
                 "figures": figures,
                 "render": render,
                 "descend": descend,
+                "represent": represent,
             },
             prog="python -m training",
         )

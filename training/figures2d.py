@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -16,10 +15,10 @@ from inference.checkpoint2d import Checkpoint2d
 from inference.glimpse import corners
 from training.digits import CANVAS
 from training.figures import COLOURS, STYLE
+from training.image_run import PANELS
 from training.panels import windows_panel
 from training.picture_evaluation import FRESH
 from training.picture_experiments import PictureExperiment
-from training.picture_run import PANELS
 from training.pictures import load_pictures
 from training.results2d import Finished
 
@@ -104,12 +103,6 @@ def curves(runs: Sequence[Finished]) -> Figure:
         axes[0].set_ylim(0, 1.02)
         axes[1].legend()
     return figure
-
-
-def save(picture: Tensor, file: Path) -> None:
-    """Writes `[3, h, w]` in [0, 1] as PNG."""
-    pixels = picture.clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(file, optimize=True)
 
 
 def _images(model: Checkpoint2d, counts: Counts, n: int) -> Tensor:

@@ -9,13 +9,17 @@ from training.experiments import Experiment
 from training.photo_run import PhotoRun
 from training.picture_experiments import PictureExperiment
 from training.picture_run import PictureRun
+from training.rival_experiments import RivalExperiment
+from training.rival_run import RivalRun
 from training.run import Run, RunOptions, stop_signals
 from training.scene_run import SceneRun
 
 __all__ = ["RunOptions", "train"]
 
+AnyExperiment = Experiment | PictureExperiment | RivalExperiment
 
-def train(experiment: Experiment | PictureExperiment, options: RunOptions) -> Path:
+
+def train(experiment: AnyExperiment, options: RunOptions) -> Path:
     """Trains, or goes on training; returns the checkpoint folder.
 
     The folder holds a usable checkpoint from the first save on, and under `training/` the state
@@ -33,8 +37,10 @@ def train(experiment: Experiment | PictureExperiment, options: RunOptions) -> Pa
     return options.out
 
 
-def open_run(experiment: Experiment | PictureExperiment, options: RunOptions) -> Run[Any]:
+def open_run(experiment: AnyExperiment, options: RunOptions) -> Run[Any]:
     """The kind of run that an experiment asks for, ready to go; see `train` for what it raises."""
     if isinstance(experiment, PictureExperiment):
         return PictureRun(experiment, options)
+    if isinstance(experiment, RivalExperiment):
+        return RivalRun(experiment, options)
     return (SceneRun if options.images is None else PhotoRun)(experiment, options)

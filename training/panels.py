@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -23,6 +25,18 @@ def comparison_panel(image: Tensor, rendered: Tensor) -> Tensor:
         rendered: likewise, drawn from what was inferred.
     """
     return torch.cat([torch.cat(list(row), dim=2) for row in (image, rendered)], dim=1)
+
+
+def images_panel(image: Tensor, picture: Tensor, *, scale: int = SCALE) -> Tensor:
+    """A row of images above what was made of them: `[3, 2 side, B side]`.
+
+    Args:
+        image: `[B, channels, side, side]` in [0, 1].
+        picture: likewise, drawn from what was inferred.
+        scale: px that a px of the images becomes.
+    """
+    rows = [torch.cat([_enlarged(one, scale) for one in row], dim=2) for row in (image, picture)]
+    return torch.cat(rows, dim=1).cpu()
 
 
 def windows_panel(image: Tensor, estimate: Estimate2d, *, scale: int = SCALE) -> Tensor:
@@ -47,6 +61,12 @@ def windows_panel(image: Tensor, estimate: Estimate2d, *, scale: int = SCALE) ->
             pen.rectangle(box, outline=COLOURS[min(step, len(COLOURS) - 1)])
         below.append(torch.from_numpy(np.array(drawn)).permute(2, 0, 1).float().div(255.0))
     return torch.cat([above.cpu(), torch.cat(below, dim=2)], dim=1)
+
+
+def save_panel(panel: Tensor, path: Path) -> None:
+    """Writes a picture `[3, h, w]` in [0, 1] as PNG."""
+    pixels = panel.clamp(0, 1).mul(255).byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(pixels).save(path, optimize=True)
 
 
 def _enlarged(image: Tensor, scale: int) -> Tensor:

@@ -13,25 +13,31 @@ from training.pictures import PictureData
 from training.schedule import Schedule
 
 
-class PictureExperiment(Schedule):
-    """What images to learn from, with which model, for how long."""
+class ImageExperiment(Schedule):
+    """What images to learn from, for how long."""
 
     data: PictureData
-    network: Air2dConfig
-    estimator: EstimatorName = "enumerate"
-    samples: int = Field(default=1, ge=1)  # S, draws an image; rloo and vimco need two
     steps: int = Field(default=8_000, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     clip_norm: float = Field(default=1000.0, gt=0)  # nats: for the batch that explodes
-    # How learning begins when the count is enumerated; all of it fades evenly. A nat of a code's
-    # divergence counts less than one: at the full price few of a code's numbers are ever used. What
-    # codes do not pay yet each glimpse pays as a toll, or objects are drawn twice, one over the
-    # other. And some counts are told at random, or a toll makes the network give up a glimpse for
-    # good before it has learned what it is for.
+    # A nat of a code's divergence counts less than one at first, evenly to 1: at the full price few
+    # of a code's numbers are ever used. Not where counts are scored.
     code_weight: float = Field(default=0.3, ge=0, le=1)
-    toll: float = Field(default=30.0, ge=0)  # nats a glimpse, times what a nat does not count
     code_weight_until: float = Field(default=0.15, gt=0, le=1)  # part of the run
+
+
+class PictureExperiment(ImageExperiment):
+    """What images AIR learns from, in which shape, for how long."""
+
+    network: Air2dConfig
+    estimator: EstimatorName = "enumerate"
+    samples: int = Field(default=1, ge=1)  # S, draws an image; rloo and vimco need two
+    # How else learning begins when the count is enumerated; it fades evenly. What codes do not pay
+    # yet each glimpse pays as a toll, or objects are drawn twice, one over the other. And some
+    # counts are told at random, or a toll makes the network give up a glimpse for good before it
+    # has learned what it is for.
+    toll: float = Field(default=30.0, ge=0)  # nats a glimpse, times what a nat does not count
     random_count: float = Field(default=0.2, ge=0, lt=1)  # share of cases
     random_count_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
 
@@ -39,6 +45,9 @@ class PictureExperiment(Schedule):
 # Windows as large as digits, and a bit.
 OWN_SIZE = GlimpsePrior(side=0.45, side_spread=0.15, shift=0.35)
 SHRUNK = GlimpsePrior(side=0.33, side_spread=0.1, shift=0.35)
+# A stroke has to be worth more than a digit has: there is always a bit more to explain.
+STROKES = GlimpsePrior(ratio=1e-4, side=0.45, side_spread=0.15, shift=0.35)
+DRAWINGS = 19_280  # of Omniglot's background set: all of them
 
 
 def _digits(
@@ -48,6 +57,16 @@ def _digits(
         name=name,
         data=PictureData(form="separate-digits", counts=counts),
         network=Air2dConfig(sees=sees, prior=OWN_SIZE),
+    )
+
+
+def _characters(name: str, *, sees: Literal["image", "error"] = "image") -> PictureExperiment:
+    return PictureExperiment(
+        name=name,
+        data=PictureData(form="omniglot", counts=(1,), images=DRAWINGS),
+        network=Air2dConfig(sees=sees, steps=4, prior=STROKES),
+        steps=6_000,
+        learning_rate=1e-3,
     )
 
 
@@ -77,6 +96,8 @@ _BUILTIN = (
         random_count=0.6,
         random_count_until=0.5,
     ),
+    _characters("omniglot"),
+    _characters("omniglot-dair", sees="error"),
 )
 PICTURE_EXPERIMENTS = {experiment.name: experiment for experiment in _BUILTIN}
 

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from inference.checkpoint import write_atomically
 from renderer.choice import cache_folder
-from training.digits import Split, read_digits, separate_digits, shrunk_digits
+from training.digits import (
+    Bytes,
+    Composed,
+    Split,
+    read_digits,
+    separate_digits,
+    shrunk_digits,
+)
+from training.omniglot import choose, on_canvas, read_drawings
 from training.sprites import sprites
 
 VERSION = 1  # of how images are made: another one makes those on disk anew
@@ -29,7 +37,7 @@ class PictureData(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    form: Literal["separate-digits", "shrunk-digits", "sprites"]
+    form: Literal["separate-digits", "shrunk-digits", "sprites", "omniglot"]
     counts: tuple[int, ...] = (0, 1, 2)  # how many an image shows, each as likely
     images: int = Field(default=60_000, ge=1)
     seed: int = 0
@@ -77,10 +85,23 @@ def load_pictures(data: PictureData, split: Split) -> Pictures:
         return Pictures(torch.from_numpy(file["image"]), torch.from_numpy(file["count"]))
 
 
+def image_numbers(data: PictureData, split: Split) -> np.random.Generator:
+    """The random numbers from which a set of images is made."""
+    return np.random.default_rng([data.seed, 0 if split == "train" else 1])
+
+
 def _make(data: PictureData, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng([data.seed, 0 if split == "train" else 1])
+    random = image_numbers(data, split)
     if data.form == "sprites":
         return sprites(data.counts, data.images, random)
-    compose = separate_digits if data.form == "separate-digits" else shrunk_digits
-    image, count = compose(read_digits(split), data.counts, data.images, random)
+    if data.form == "omniglot":
+        drawings = choose(read_drawings(split), data.images, random)
+        return on_canvas(drawings)[:, None], np.ones(len(drawings), dtype=np.int64)
+    image, count, _ = compose_digits(data, read_digits(split), random)
     return image[:, None], count
+
+
+def compose_digits(data: PictureData, digits: Bytes, random: np.random.Generator) -> Composed:
+    """Images of digits `[m, 28, 28]` in the form that `data` says, and what they show."""
+    compose = separate_digits if data.form == "separate-digits" else shrunk_digits
+    return compose(digits, data.counts, data.images, random)

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from training import figures2d
 from training.figures import save as save_figure
+from training.figures_representation import representation_section
+from training.figures_rivals import rivals_section
+from training.figures_strokes import strokes_section
+from training.measured import load_measured
 from training.page import IMAGES, picture, read_json
+from training.panels import save_panel
 from training.results2d import Finished, by_method, load_finished, spread, table
 
-PAGE, DATA = "results-2d.md", "results-2d.json"
+PAGE, DATA, COMPARISONS = "results-2d.md", "results-2d.json", "results-2d-compared.json"
 POLICIES = 3  # seeds whose heatmaps are drawn
 
 INTRODUCTION = """\
@@ -58,14 +63,18 @@ def write_report2d(folder: Path, out: Path) -> Path | None:
     """
     data = out / DATA
     runs = load_finished(folder, read_json(data) or [])
-    if not any(run.checkpoint for run in runs):
+    compared = load_measured(folder, read_json(out / COMPARISONS) or [])
+    if not any(run.checkpoint for run in runs) and not any(run.folder for run in compared):
         return None
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     text = [INTRODUCTION, "## Every run\n", table(runs)]
     for method, group in by_method(runs).items():
         text += [f"## `{method}`\n", *_section(method, group, out)]
-    rows = [run.row for run in runs]
-    data.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    for section in (strokes_section, representation_section, rivals_section):
+        text += section(compared, out / IMAGES)
+    for file, known in ((data, runs), (out / COMPARISONS, compared)):
+        rows = [run.row for run in known]
+        file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     page = out / PAGE
     page.write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
     return page
@@ -80,7 +89,7 @@ def _section(method: str, runs: Sequence[Finished], out: Path) -> list[str]:
     for name, caption, drawn in _pictures(runs):
         file = out / IMAGES / f"{stem}-{name}.png"
         if drawn is not None:
-            figures2d.save(drawn, file)
+            save_panel(drawn, file)
         if file.is_file():  # or it was drawn when the run was still at hand
             text.append(picture(file, caption, about=method))
     return [*text, _commands(runs)]

@@ -65,12 +65,21 @@ def load_finished(folder: Path, published: Sequence[dict[str, Any]] = ()) -> lis
     found = []
     for config in sorted(folder.rglob(CONFIG)):
         training = json.loads(config.read_text(encoding="utf-8")).get("training", {})
-        if "data" in training.get("experiment", {}):
+        if _counts(training.get("experiment", {})):
             found.append(_read(config.parent))
     new = {run.kind for run in found}
     earlier = [Finished(row, None) for row in published]
     found += [run for run in earlier if run.kind not in new]
     return sorted(found, key=lambda run: (run.method, run.seed))
+
+
+def _counts(experiment: dict[str, Any]) -> bool:
+    """Whether an experiment is one of AIR on images of which one knows how many objects they show.
+
+    Characters and rivals have sections of their own: see `measured`.
+    """
+    form = experiment.get("data", {}).get("form")
+    return form not in (None, "omniglot") and experiment["network"]["kind"] == "glimpses"
 
 
 def _read(folder: Path) -> Finished:

@@ -30,7 +30,7 @@ NETWORK = Air2dConfig(
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PictureExperiment:
     """A small experiment among the built-in ones, which needs no digits."""
-    monkeypatch.setattr("training.picture_run.HELD_OUT", 20)
+    monkeypatch.setattr("training.image_run.HELD_OUT", 20)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     experiment = PictureExperiment(
         name="tiny",

@@ -43,8 +43,11 @@ def test_digits_of_the_papers_form_do_not_overlap() -> None:
     levels = [50, 100, 150, 200]
     digits = solid(levels)
     inks = [int(digit.sum()) for digit in digits]
-    images, count = separate_digits(digits, (0, 1, 2, 3), 400, np.random.default_rng(0))
-    for image, n in zip(images, count, strict=True):
+    images, count, placed = separate_digits(digits, (0, 1, 2, 3), 400, np.random.default_rng(0))
+    for image, n, shown in zip(images, count, placed, strict=True):
+        assert len(shown) == n
+        for digit in shown:
+            assert image[int(digit.y), int(digit.x)] == levels[digit.which]
         seen = 0
         for level, ink in zip(levels, inks, strict=True):
             of_level = int(image[image == level].sum())
@@ -58,7 +61,7 @@ def test_digits_of_the_papers_form_do_not_overlap() -> None:
 
 def test_digits_of_pyros_form_are_shrunk_and_never_saturate() -> None:
     digits = solid([200])
-    images, count = shrunk_digits(digits, (1, 2), 300, np.random.default_rng(0))
+    images, count, _ = shrunk_digits(digits, (1, 2), 300, np.random.default_rng(0))
     ones = images[count == 1].astype(float).sum((1, 2)) / digits[0].sum()
     # An area of 1 / 1.3^2, give or take a tenth in length.
     assert 0.5 < ones.mean() < 0.7
