@@ -8,6 +8,7 @@ a machine that is not idle.
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import time
 import warnings
@@ -23,8 +24,8 @@ from torch import Tensor
 from benchmarks.part import Figures, Settings
 from benchmarks.table import Table
 from inference.air2d import Air2d
-from inference.enumerated import enumerated_bound
 from training.picture_experiments import PICTURE_EXPERIMENTS
+from training.picture_run import enumerated_loss
 from training.pictures import Pictures, load_pictures
 
 OURS, PYRO = "ours", "pyro"
@@ -53,8 +54,8 @@ PYRO_RATE, PYRO_BASELINE_RATE = 1e-4, 0.1
 class Learner(Protocol):
     """Something that learns to count."""
 
-    def step(self, image: Tensor) -> None:
-        """Learns from a batch `[B, 1, 50, 50]`."""
+    def step(self, image: Tensor, part: float) -> None:
+        """Learns from a batch `[B, 1, 50, 50]`, when `part` of its time is over."""
         ...
 
     def count(self, image: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ class Peer:
                     )
                     image = pictures.batch(rows)
                     began = time.perf_counter()
-                    learner.step(image)
+                    learner.step(image, spent[name] / self.seconds)
                     spent[name] += time.perf_counter() - began
                     steps[name] += 1
                 row = {
@@ -150,17 +151,26 @@ def accuracy(learner: Learner, pictures: Pictures) -> float:
 
 
 class Ours:
-    """The experiment `multi-mnist-pyro`, at a constant rate: it does not know when it will end."""
+    """The experiment `multi-mnist-pyro`, for as long as there is time."""
 
     def __init__(self) -> None:
         self.model = Air2d(EXPERIMENT.network)
-        self.adam = torch.optim.AdamW(self.model.parameters(), lr=EXPERIMENT.learning_rate)
+        self.adam = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=EXPERIMENT.weight_decay, fused=True
+        )
+        self.steps = 0
 
-    def step(self, image: Tensor) -> None:
+    def step(self, image: Tensor, part: float) -> None:
         """See `Learner`."""
-        bound = enumerated_bound(self.model, self.model.encode(image)).bound
+        self.steps += 1
+        warm = min(1.0, self.steps / EXPERIMENT.warmup)
+        for group in self.adam.param_groups:
+            group["lr"] = EXPERIMENT.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * part))
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+            loss = enumerated_loss(self.model, image, EXPERIMENT, part=part).loss
         self.adam.zero_grad()
-        (-bound.mean()).backward()
+        loss.backward()
         self.adam.step()
 
     def count(self, image: Tensor) -> Tensor:
@@ -199,8 +209,8 @@ class PyroAir:
             loss=infer.TraceGraph_ELBO(),
         )
 
-    def step(self, image: Tensor) -> None:
-        """See `Learner`."""
+    def step(self, image: Tensor, part: float) -> None:
+        """See `Learner`; its rate is constant."""
         self.svi.step(image[:, 0], batch_size=len(image))
 
     def count(self, image: Tensor) -> Tensor:

@@ -75,14 +75,8 @@ class ImageRun(Run[Tensor]):
             rows = torch.randint(n, (self.images.batch,), generator=generator)
             yield self.pictures.batch(rows).to(options.device)
 
-    def _code_weight(self) -> float:
-        """What a nat of a code's divergence counts now."""
-        e = self.images
-        share = min(1.0, self._part() / e.code_weight_until)
-        return e.code_weight + (1 - e.code_weight) * share
-
     def _scalars(self) -> dict[str, float]:
-        return {"code_weight": self._code_weight()}
+        return {"code_weight": self.images.code_weight_at(self._part())}
 
     @torch.no_grad()
     def _measure(self) -> HeldOut:

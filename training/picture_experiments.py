@@ -26,6 +26,11 @@ class ImageExperiment(Schedule):
     code_weight: float = Field(default=0.3, ge=0, le=1)
     code_weight_until: float = Field(default=0.15, gt=0, le=1)  # part of the run
 
+    def code_weight_at(self, part: float) -> float:
+        """What a nat of a code's divergence counts when `part` of the run is done."""
+        share = min(1.0, part / self.code_weight_until)
+        return self.code_weight + (1 - self.code_weight) * share
+
 
 class PictureExperiment(ImageExperiment):
     """What images AIR learns from, in which shape, for how long."""
@@ -40,6 +45,10 @@ class PictureExperiment(ImageExperiment):
     toll: float = Field(default=30.0, ge=0)  # nats a glimpse, times what a nat does not count
     random_count: float = Field(default=0.2, ge=0, lt=1)  # share of cases
     random_count_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
+
+    def random_count_at(self, part: float) -> float:
+        """In which share of cases the count is told at random when `part` of the run is done."""
+        return self.random_count * max(0.0, 1 - part / self.random_count_until)
 
 
 # Windows as large as digits, and a bit.

@@ -43,17 +43,7 @@ class PictureRun(ImageRun):
     def _losses(self, batch: Tensor, generator: torch.Generator) -> Losses:
         model, e = self.model, self.experiment
         if e.estimator == "enumerate":
-            rows = torch.arange(len(batch), device=batch.device).repeat_interleave(e.samples)
-            weight = self._code_weight()
-            found = enumerated_bound(
-                model,
-                model.encode(batch).select(rows),
-                code_weight=weight,
-                toll=(1 - weight) * e.toll,
-                generator=generator,
-            )
-            loss = -found.mixed(self._random_count()).mean()
-            return Losses(loss, {"bound": found.bound.mean()})
+            return enumerated_loss(model, batch, e, part=self._part(), generator=generator)
         surrogate = bound_loss(
             model,
             batch,
@@ -71,13 +61,11 @@ class PictureRun(ImageRun):
     def _figures(self, generator: torch.Generator) -> dict[str, Any]:
         return watch(self.model, self.experiment.data, self.held_out, generator=generator)
 
-    def _random_count(self) -> float:
-        """In which share of cases the count is told at random now."""
-        e = self.experiment
-        return e.random_count * max(0.0, 1 - self._part() / e.random_count_until)
-
     def _scalars(self) -> dict[str, float]:
-        return {**super()._scalars(), "random_count": self._random_count()}
+        return {
+            **super()._scalars(),
+            "random_count": self.experiment.random_count_at(self._part()),
+        }
 
     def _panel(self, image: Tensor) -> Tensor:
         return windows_panel(image, self.model.infer(image))
@@ -86,3 +74,33 @@ class PictureRun(ImageRun):
         save_checkpoint2d(
             self.options.out, self.model, name=self.experiment.name, training=training
         )
+
+
+def enumerated_loss(
+    model: Air2d,
+    image: Tensor,
+    experiment: PictureExperiment,
+    *,
+    part: float,
+    generator: torch.Generator | None = None,
+) -> Losses:
+    """What a step minimises where the count is summed out: the bound, and how learning begins.
+
+    Args:
+        model: that learns.
+        image: `[B, channels, side, side]` in [0, 1].
+        experiment: how many draws an image, and what fades while it runs.
+        part: how much of the run is done, in [0, 1].
+        generator: of random numbers.
+    """
+    rows = torch.arange(len(image), device=image.device).repeat_interleave(experiment.samples)
+    weight = experiment.code_weight_at(part)
+    found = enumerated_bound(
+        model,
+        model.encode(image).select(rows),
+        code_weight=weight,
+        toll=(1 - weight) * experiment.toll,
+        generator=generator,
+    )
+    loss = -found.mixed(experiment.random_count_at(part)).mean()
+    return Losses(loss, {"bound": found.bound.mean()})

@@ -34,7 +34,9 @@ class RivalRun(ImageRun):
         return nn.ModuleDict({"posterior": self.model})
 
     def _losses(self, batch: Tensor, generator: torch.Generator) -> Losses:
-        bound = self.model.bound(batch, code_weight=self._code_weight(), generator=generator).mean()
+        bound = self.model.bound(
+            batch, code_weight=self.images.code_weight_at(self._part()), generator=generator
+        ).mean()
         return Losses(-bound, {"bound": bound})
 
     def _figures(self, generator: torch.Generator) -> dict[str, Any]:
