@@ -14,6 +14,7 @@ from inference.glimpse import corners
 
 # Of the windows of the first, second and third step, as in figure 4; further ones are white.
 COLOURS = ("red", "lime", "blue", "white")
+EDGE = 0.35  # grey of the line between black images
 SCALE = 2  # how much larger the images of `windows_panel` are than they were
 
 
@@ -72,4 +73,5 @@ def save_panel(panel: Tensor, path: Path) -> None:
 def _enlarged(image: Tensor, scale: int) -> Tensor:
     """One image `[channels, side, side]` as colours in [0, 1], every px repeated."""
     grown = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    grown[:, -1, :] = grown[:, :, -1] = EDGE
     return grown.clamp(0.0, 1.0).expand(3, -1, -1)
