@@ -165,7 +165,7 @@ def spread(runs: Sequence[Finished]) -> str:
     reached = sum(accuracy >= REACHED[1] for accuracy in accuracies)
     bound = statistics.median(row["elbo"] for row in measured)
     return (
-        f"Count accuracy of {len(accuracies)} seed{'s' * (len(accuracies) > 1)}: median {statistics.median(accuracies):.4f}, "
+        f"Count accuracy, {len(accuracies)} run(s): median {statistics.median(accuracies):.4f}, "
         f"from {min(accuracies):.4f} to {max(accuracies):.4f}; {reached} reach {REACHED[1]}. "
         f"Bound: median {bound:.1f} nats."
     )
