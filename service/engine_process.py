@@ -114,7 +114,14 @@ class EngineProcess:
         )
         self._process.start()
         theirs.close()  # so that the pipe ends with the process
-        self._answer(())
+        try:
+            reply = self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._process.join(PATIENCE)
+            raise RuntimeError(
+                f"the engine's process died at its start (exit code {self._process.exitcode})"
+            ) from None
+        self._read(reply, ())
 
     def _ask(self, method: str, *arguments: Any, known: Sequence[Picture] = ()) -> Any:
         """Has the engine do something.
@@ -128,13 +135,15 @@ class EngineProcess:
             try:
                 asked = (method, arguments, known)
                 self._pipe.send_bytes(_dumps(asked, [self.checkpoint], self._shared))
-                return self._answer(known)
+                reply = self._pipe.recv_bytes()
             except (EOFError, OSError):
                 if self._killed:
                     raise EngineLostError("the engine was ended") from None
-                self._process.join(PATIENCE)
-                code = self._process.exitcode
-                logger.error("an engine's process died (exit code %s); another is started", code)
+            else:
+                return self._read(reply, known)
+            self._process.join(PATIENCE)
+            code = self._process.exitcode
+            logger.error("an engine's process died (exit code %s); another is started", code)
             self._pipe.close()
             try:
                 self._start()
@@ -142,8 +151,8 @@ class EngineProcess:
                 raise EngineLostError("no other engine could be started") from error
         raise EngineError("the engine's process died at this, twice")
 
-    def _answer(self, known: Sequence[Picture]) -> Any:
-        failed, result = _loads(self._pipe.recv_bytes(), [self.checkpoint, *known])
+    def _read(self, reply: bytes, known: Sequence[Picture]) -> Any:
+        failed, result = _loads(reply, [self.checkpoint, *known])
         if failed:
             raise result
         return result

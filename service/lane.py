@@ -111,6 +111,16 @@ class Lane:
         inferring = self._pace * self.inside if waits else 0.0
         return (inferring + self._refine_pace * self._refining) / self._engines
 
+    @property
+    def patience(self) -> float:
+        """How long a picture may wait, s: longer than was to be expected when it was let in.
+
+        The machine has other things to do, then, and whoever asked should send the next picture.
+        """
+        batch = self._pace * self._settings.batch_size
+        refining = self._settings.refine_seconds if self._refining else 0.0
+        return 2 * max(self._settings.queue_seconds, batch) + refining
+
     async def refine(self, answer: Answer, steps: int) -> Answer:
         """The answer after render and compare, on an engine's thread, in its turn.
 

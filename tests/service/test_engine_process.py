@@ -4,10 +4,9 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import fields
-from typing import Any
 
 import httpx
 import pytest
@@ -134,14 +133,14 @@ def test_another_takes_the_place_of_a_dead_one(
 def test_what_kills_every_process_fails(
     process: EngineProcess, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = process._answer
+    start = process._start
 
-    def killed(known: Sequence[Picture]) -> Any:
-        if known:
-            os.kill(process.pid, signal.SIGKILL)
-        return answer(known)
+    def start_and_die() -> None:
+        start()
+        os.kill(process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(process, "_answer", killed)
+    monkeypatch.setattr(process, "_start", start_and_die)
+    os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(EngineError, match="twice"):
         process.infer_batch(pictures)
     monkeypatch.undo()
