@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.hostile import corpus, damaged, unusable, usable
-from benchmarks.load import Load, Result, begin, collect, send
+from benchmarks.load import Load, begin, send
 from benchmarks.servers import Server, ours
 
 OVERLOAD = 4  # times the capacity
@@ -104,7 +104,7 @@ def life(bodies: list[bytes], media: str) -> Row:
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
         code = server.process.wait(30)
-        result: Result = collect(asking)
+        result = asking.result()
         errors = server.errors
     return {
         "figure": "life",
