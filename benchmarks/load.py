@@ -36,6 +36,8 @@ class Load:
     seconds: float = 5.0
     requests: int | None = None
     """Ends after so many, if that is sooner."""
+    until_refused: bool = False
+    """Ends as soon as the server listens no more."""
     rate: float | None = None
     """Requests a second of all clients together, whether or not there are answers; without it, each
     client asks again as soon as it has its answer."""
@@ -247,6 +249,8 @@ class Crowd:
         try:
             await self._loop.create_connection(lambda: client, parts.hostname, parts.port)
         except OSError:  # the server listens no more, or has too many that wait to be let in
+            if self.load.until_refused:
+                self._end = 0.0
             await asyncio.sleep(0.05)
             self._connecting -= 1
             self.left(client)
