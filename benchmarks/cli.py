@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +20,7 @@ from rich.console import Console
 from benchmarks import machine, page, record
 from benchmarks.part import Settings
 from benchmarks.parts import Parts
+from benchmarks.servers import ServerError
 
 PLOTS = "plots"
 
@@ -76,8 +79,8 @@ def measure(options: Options, console: Console, command: str) -> dict[str, Any]:
 class Plots:
     """Draw measurements and write them into the page about rendering speed, or the service's."""
 
-    file: tyro.conf.Positional[Path]
-    """What `python -m benchmarks` wrote."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """What `python -m benchmarks` wrote, once or for one figure after another."""
     out: Path = Path("docs")
     """The folder of rendering.md and service-speed.md, whose tables are written anew."""
 
@@ -92,11 +95,17 @@ def _report_to_terminal(name: str, what: str = "") -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status. What a user can mend is one line, not a traceback."""
     arguments = list(sys.argv[1:] if args is None else args)
+    # As Ctrl+C: servers and workers that a part has started end with it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     prog = "python -m benchmarks"
     try:
         if arguments[:1] == [PLOTS]:
             plots = tyro.cli(Plots, args=arguments[1:], prog=f"{prog} {PLOTS}")
-            for written in page.make(record.read(plots.file), plots.out):
+            if not plots.files:
+                raise ValueError(f"no file; name what `{prog}` wrote")
+            results = [record.read(file) for file in plots.files]
+            for written in page.make(record.joined(results), plots.out):
                 print(written)
             return 0
         options = tyro.cli(Options, args=arguments, prog=prog)
@@ -104,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
         record.write(
             options.json, measure(options, Console(), shlex.join([*prog.split(), *arguments]))
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"written to {options.json}")

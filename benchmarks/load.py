@@ -11,6 +11,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +36,8 @@ class Load:
     seconds: float = 5.0
     requests: int | None = None
     """Ends after so many, if that is sooner."""
+    until_refused: bool = False
+    """Ends as soon as the server listens no more."""
     rate: float | None = None
     """Requests a second of all clients together, whether or not there are answers; without it, each
     client asks again as soon as it has its answer."""
@@ -246,6 +249,8 @@ class Crowd:
         try:
             await self._loop.create_connection(lambda: client, parts.hostname, parts.port)
         except OSError:  # the server listens no more, or has too many that wait to be let in
+            if self.load.until_refused:
+                self._end = 0.0
             await asyncio.sleep(0.05)
             self._connecting -= 1
             self.left(client)
@@ -255,34 +260,46 @@ class Crowd:
 
 def send(load: Load) -> Result:
     """Sends a load from a process of its own, and waits for its end."""
-    return collect(begin(load))
+    return begin(load).result()
 
 
-def begin(load: Load) -> subprocess.Popen[str]:
-    """Sends a load from a process of its own; see `collect`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(asdict(load)))
-    process.stdin.close()
-    process.stdin = None
-    return process
+def begin(load: Load) -> Sending:
+    """Sends a load from a process of its own, and does not wait."""
+    return Sending(load)
 
 
-def collect(process: subprocess.Popen[str]) -> Result:
-    """What a load that was begun brought back.
+class Sending:
+    """A load that is under way in a process of its own.
 
-    Raises:
-        RuntimeError: its process failed.
+    Args:
+        load: that is sent.
     """
-    text, _ = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the clients ended with {process.returncode}")
-    return Result(**json.loads(text))
+
+    def __init__(self, load: Load) -> None:
+        # A file: of a pipe that nobody reads yet, the clients would wait for somebody to.
+        self._written = tempfile.TemporaryFile("w+")  # noqa: SIM115 (see `result`)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load"],
+            stdin=subprocess.PIPE,
+            stdout=self._written,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(load)))
+        self._process.stdin.close()
+
+    def result(self) -> Result:
+        """What came back, once all of it has.
+
+        Raises:
+            RuntimeError: the process failed.
+        """
+        code = self._process.wait()
+        with self._written:
+            if code:
+                raise RuntimeError(f"the clients ended with {code}")
+            self._written.seek(0)
+            return Result(**json.load(self._written))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,35 @@ def read(file: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or not {"machine", "settings", "parts"} <= result.keys():
         raise ValueError(f"{file} holds no measurements of `python -m benchmarks`")
     return result
+
+
+def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Measurements of several commands on one machine as if it had been one command.
+
+    Raises:
+        ValueError: they are of several machines.
+    """
+    first, last = results[0], results[-1]
+    if any(result["machine"]["processor"] != first["machine"]["processor"] for result in results):
+        raise ValueError("the files are of several machines; measure all parts on one")
+    parts: dict[str, Any] = {}
+    for name, part in (item for result in results for item in result["parts"].items()):
+        before = parts.setdefault(name, part)
+        if before is not part:
+            parts[name] = {
+                **part,
+                "took": before["took"] + part["took"],
+                "skipped": before["skipped"] | part["skipped"],
+                "rows": [*before["rows"], *part["rows"]],
+                "laws": [*before["laws"], *part["laws"]],
+            }
+    loads = {"load_average_afterwards": last["machine"]["load_average_afterwards"]}
+    return {
+        **first,
+        "command": " && ".join(result["command"] for result in results),
+        "machine": first["machine"] | loads,
+        "parts": parts,
+    }
 
 
 def _rounded(value: Any) -> Any:

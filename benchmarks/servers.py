@@ -48,25 +48,12 @@ class Server:
         Raises:
             ServerError: it is not.
         """
-        began = time.perf_counter()
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")
-        # A session of its own: whatever it starts ends with it.
-        self.process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            start_new_session=True,
-        )
+        self.launch()
         try:
-            while self.get(self._ready)[0] != 200:
-                if self.process.poll() is not None or time.perf_counter() - began > STARTING:
-                    raise ServerError(f"{' '.join(self._command)} did not get ready: {self.errors}")
-                time.sleep(0.02)
+            self.wait()
         except BaseException:
-            self._kill()
+            self.close()
             raise
-        self.seconds_to_ready = time.perf_counter() - began
         return self
 
     def __exit__(
@@ -76,11 +63,44 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         """Ends it and whatever it started."""
+        self.close()
+
+    def launch(self) -> None:
+        """Starts it; it has to be closed."""
+        self._began = time.perf_counter()
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (see `close`)
+        # A session of its own: whatever it starts ends with it.
+        self.process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    def wait(self) -> None:
+        """Waits until it is ready.
+
+        Raises:
+            ServerError: it is not.
+        """
+        while self.get(self._ready)[0] != 200:
+            late = time.perf_counter() - self._began > STARTING
+            if self.process.poll() is not None or late:
+                raise ServerError(f"{' '.join(self._command)} did not get ready: {self.errors}")
+            time.sleep(0.02)
+        self.seconds_to_ready = time.perf_counter() - self._began
+
+    def close(self) -> None:
+        """Ends it and whatever it started."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(ENDING)
-        self._kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._errors.close()
 
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
         """Status, headers and text; status 0 where nobody listens."""
@@ -107,14 +127,9 @@ class Server:
 
     @property
     def errors(self) -> str:
-        """The last that it wrote to standard error."""
+        """The last that it wrote to standard error; until it is closed."""
         self._errors.seek(0)
         return self._errors.read().strip()[-2000:]
-
-    def _kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def ours(**settings: object) -> Server:

@@ -110,13 +110,14 @@ class Serving:
         if not names:
             figures.skipped["LitServe"] = "it is not installed: pip install litserve"
         with ExitStack() as stack:
-            servers: dict[str, Server] = {OURS: stack.enter_context(ours())}
-            for name, options in names.items():
-                say(f"starting {name}")
-                try:
-                    servers[name] = stack.enter_context(litserve(**options))
-                except ServerError as error:
-                    figures.skipped[name] = str(error)
+            say("starting the servers")
+            servers: dict[str, Server] = {OURS: ours()}
+            servers |= {name: litserve(**options) for name, options in names.items()}
+            for server in servers.values():
+                server.launch()
+                stack.callback(server.close)
+            for server in servers.values():
+                server.wait()
             alone = Alone(checkpoint, files)
             rates: dict[str, list[float]] = {name: [] for name in (*servers, CEILING)}
             waits: dict[str, list[float]] = {name: [] for name in servers}

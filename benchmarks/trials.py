@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.hostile import corpus, damaged, unusable, usable
-from benchmarks.load import Load, Result, begin, collect, send
+from benchmarks.load import Load, begin, send
 from benchmarks.servers import Server, ours
 
 OVERLOAD = 4  # times the capacity
 CONNECTIONS = 400  # of those who overload: enough that a request finds one that is free
 HOSTILE_CLIENTS, HOSTILE_AT_ONCE = 8, 1000
-LIFE_CLIENTS, LIFE_SECONDS = 8, 12.0
+LIFE_CLIENTS, LIFE_SECONDS = 8, 40.0
 
 Row = dict[str, Any]
 
@@ -97,14 +97,14 @@ def life(bodies: list[bytes], media: str) -> Row:
     """Failed requests while the model is loaded anew, and while the server ends."""
     with ours() as server:
         load = Load.posting(f"{server.url}/infer", bodies, media).of(LIFE_CLIENTS, LIFE_SECONDS)
-        asking = begin(load)
+        asking = begin(replace(load, until_refused=True))
         time.sleep(1.0)
         server.process.send_signal(signal.SIGHUP)
         reloaded = _until_reloaded(server)
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
         code = server.process.wait(30)
-        result: Result = collect(asking)
+        result = asking.result()
         errors = server.errors
     return {
         "figure": "life",

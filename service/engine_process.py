@@ -11,6 +11,7 @@ both share. Checkpoint and pictures are not sent back with the answers: this sid
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import multiprocessing
@@ -41,7 +42,7 @@ Model = Checkpoint | Checkpoint2d
 
 
 class EngineLostError(BaseException):
-    """The engine's process died, and no other could be started. It ends the thread that asked."""
+    """The engine's process is gone, and there is no other. It ends the thread that asked."""
 
 
 class EngineProcess:
@@ -62,7 +63,10 @@ class EngineProcess:
     def __init__(self, make: Callable[..., Any], checkpoint: Model, *, threads: int) -> None:
         self._make, self._threads = make, threads
         self.checkpoint: Any = checkpoint
+        self._killed = False
         self._start()
+        # Ours ignores what other daemonic processes are ended by, and would be waited for.
+        atexit.register(self.kill)
 
     @property
     def pid(self) -> int:
@@ -86,11 +90,17 @@ class EngineProcess:
 
     def close(self) -> None:
         """Ends the process."""
+        atexit.unregister(self.kill)
         self._pipe.close()
         self._process.join(PATIENCE)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+    def kill(self) -> None:
+        """Ends the process whatever it is at, from any thread; whoever waits for it is told."""
+        self._killed = True
+        self._process.kill()
 
     def _start(self) -> None:
         context = _context()
@@ -104,7 +114,14 @@ class EngineProcess:
         )
         self._process.start()
         theirs.close()  # so that the pipe ends with the process
-        self._answer(())
+        try:
+            reply = self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            self._process.join(PATIENCE)
+            raise RuntimeError(
+                f"the engine's process died at its start (exit code {self._process.exitcode})"
+            ) from None
+        self._read(reply, ())
 
     def _ask(self, method: str, *arguments: Any, known: Sequence[Picture] = ()) -> Any:
         """Has the engine do something.
@@ -118,11 +135,15 @@ class EngineProcess:
             try:
                 asked = (method, arguments, known)
                 self._pipe.send_bytes(_dumps(asked, [self.checkpoint], self._shared))
-                return self._answer(known)
+                reply = self._pipe.recv_bytes()
             except (EOFError, OSError):
-                self._process.join(PATIENCE)
-                code = self._process.exitcode
-                logger.error("an engine's process died (exit code %s); another is started", code)
+                if self._killed:
+                    raise EngineLostError("the engine was ended") from None
+            else:
+                return self._read(reply, known)
+            self._process.join(PATIENCE)
+            code = self._process.exitcode
+            logger.error("an engine's process died (exit code %s); another is started", code)
             self._pipe.close()
             try:
                 self._start()
@@ -130,8 +151,8 @@ class EngineProcess:
                 raise EngineLostError("no other engine could be started") from error
         raise EngineError("the engine's process died at this, twice")
 
-    def _answer(self, known: Sequence[Picture]) -> Any:
-        failed, result = _loads(self._pipe.recv_bytes(), [self.checkpoint, *known])
+    def _read(self, reply: bytes, known: Sequence[Picture]) -> Any:
+        failed, result = _loads(reply, [self.checkpoint, *known])
         if failed:
             raise result
         return result

@@ -13,6 +13,7 @@ from inference.checkpoint2d import Checkpoint2d
 from inference.images import Decoder, Picture
 from service.batching import Batcher
 from service.engine import Answer, EngineError
+from service.engine_process import EngineProcess
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -56,6 +57,7 @@ class Lane:
         self, settings: Settings, load: Callable[[], Infers], metrics: Metrics, engines: int
     ) -> None:
         self._settings, self._metrics, self._engines = settings, metrics, engines
+        self._made: list[Infers] = []
         self.inside = 0  # pictures that wait for their answers
         self._pace = 0.0  # s that a picture took lately, in batches that are at least half full
         self._refining = 0  # answers that wait to be refined
@@ -73,7 +75,8 @@ class Lane:
 
     async def start(self) -> None:
         """Loads the engines."""
-        engine, *_ = await self.batcher.start()
+        self._made = await self.batcher.start()
+        engine = self._made[0]
         self.checkpoint = engine.checkpoint
         self.decoder = decoder_for(engine.checkpoint, self._settings)
 
@@ -89,7 +92,11 @@ class Lane:
                     await asyncio.sleep(POLL)
                 await self.batcher.stop()
         except TimeoutError:
-            # A thread hangs, and dies with the process.
+            # An engine hangs. In a process of its own it can be ended, otherwise its thread stays
+            # until our process ends.
+            for engine in self._made:
+                if isinstance(engine, EngineProcess):
+                    engine.kill()
             await self.batcher.stop(0.0)
 
     @property
@@ -103,6 +110,16 @@ class Lane:
         waits = self.inside > self._settings.batch_size * self._engines
         inferring = self._pace * self.inside if waits else 0.0
         return (inferring + self._refine_pace * self._refining) / self._engines
+
+    @property
+    def patience(self) -> float:
+        """How long a picture may wait, s: longer than was to be expected when it was let in.
+
+        The machine has other things to do, then, and whoever asked should send the next picture.
+        """
+        batch = self._pace * self._settings.batch_size
+        refining = self._settings.refine_seconds if self._refining else 0.0
+        return 2 * max(self._settings.queue_seconds, batch) + refining
 
     async def refine(self, answer: Answer, steps: int) -> Answer:
         """The answer after render and compare, on an engine's thread, in its turn.

@@ -178,7 +178,7 @@ class Runtime:
         """
         self._check_refine(refine)
         with self._place() as lane:
-            answer = await self._answer(lane, data)
+            answer = await self._answer(lane, data, alone=True)
             return await lane.refine(answer, refine) if refine else answer
 
     async def answers(self, files: list[bytes], *, refine: int = 0) -> list[Answer | Exception]:
@@ -227,7 +227,8 @@ class Runtime:
                 result: T = await lane.batcher.call(work, self.settings.max_seconds)
                 return result
 
-    async def _answer(self, lane: Lane, data: bytes) -> Answer:
+    async def _answer(self, lane: Lane, data: bytes, *, alone: bool = False) -> Answer:
+        """An answer; `alone`, it must not wait longer than others had to when it was let in."""
         deadline = time.monotonic() + self.settings.max_seconds
         job = Job(asyncio.get_running_loop().create_future(), deadline)
 
@@ -242,6 +243,8 @@ class Runtime:
                 lane.batcher.fail(job, error)
             else:
                 job.created = time.perf_counter()
+                if alone:
+                    job.deadline = min(deadline, time.monotonic() + lane.patience)
                 lane.batcher.put(job)
 
         self._decoders.submit(decode)

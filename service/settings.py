@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     max_uploads: int = Field(default=128, ge=1)  # that are being received or answered
     queue_size: int = Field(default=64, ge=1)  # pictures that wait for the engine
     # s, for which they may have to wait: a robot has no use for an answer about the past.
-    queue_seconds: float = Field(default=0.4, gt=0.0)
+    queue_seconds: float = Field(default=0.35, gt=0.0)
 
     # Of what one request may ask for, and how long it may wait for it.
     max_samples: int = Field(default=64, ge=0)  # scenes drawn from the posterior

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -106,6 +107,9 @@ def test_nobody_listens() -> None:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/"
     result = asyncio.run(Crowd(Load(url, seconds=0.2)).run())
     assert result.statuses == {} and result.rate == 0
+    began = time.monotonic()
+    asyncio.run(Crowd(Load(url, seconds=60.0, until_refused=True)).run())
+    assert time.monotonic() - began < 30
 
 
 def test_in_a_process_of_its_own() -> None:

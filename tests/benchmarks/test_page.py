@@ -93,6 +93,20 @@ def test_what_was_not_measured_is_named(
     assert (tmp_path / page.PAGE).read_bytes() == before
 
 
+def test_several_files_are_one(result: dict[str, Any]) -> None:
+    forward = {**result, "command": "a", "parts": {"forward": result["parts"]["forward"]}}
+    growth = {**result, "command": "b", "parts": {"growth": result["parts"]["growth"]}}
+    one = record.joined([forward, growth])
+    assert one["command"] == "a && b"
+    assert one["parts"] == {name: result["parts"][name] for name in ("forward", "growth")}
+    twice = record.joined([forward, forward])["parts"]["forward"]
+    assert twice["rows"] == 2 * result["parts"]["forward"]["rows"]
+    assert twice["took"] == 2 * result["parts"]["forward"]["took"]
+    elsewhere = {**result, "machine": {**result["machine"], "processor": "another"}}
+    with pytest.raises(ValueError, match="several machines"):
+        record.joined([forward, elsewhere])
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"machine": 1}'])
 def test_refuses_other_files(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

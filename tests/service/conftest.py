@@ -179,8 +179,10 @@ def serve() -> Serve:
 
 @pytest.fixture(scope="session")
 def settings(checkpoint_folder: Path) -> Settings:
-    """Small limits, so that exceeding them is cheap."""
-    return Settings(checkpoint=checkpoint_folder, max_bytes=300_000, max_pixels=1_000_000)
+    """Small limits, so that exceeding them is cheap; but time enough for busy machines."""
+    return Settings(
+        checkpoint=checkpoint_folder, max_bytes=300_000, max_pixels=1_000_000, queue_seconds=60.0
+    )
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import fields
-from typing import Any
 
 import httpx
 import pytest
@@ -133,18 +133,53 @@ def test_another_takes_the_place_of_a_dead_one(
 def test_what_kills_every_process_fails(
     process: EngineProcess, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = process._answer
+    start = process._start
 
-    def killed(known: Sequence[Picture]) -> Any:
-        if known:
-            os.kill(process.pid, signal.SIGKILL)
-        return answer(known)
+    def start_and_die() -> None:
+        start()
+        os.kill(process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(process, "_answer", killed)
+    monkeypatch.setattr(process, "_start", start_and_die)
+    os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(EngineError, match="twice"):
         process.infer_batch(pictures)
     monkeypatch.undo()
     assert len(process.infer_batch(pictures)) == len(pictures)
+
+
+def test_one_that_hangs_can_be_ended(checkpoint: Checkpoint, pictures: list[Picture]) -> None:
+    engine = EngineProcess(Engine, checkpoint, threads=1)
+    os.kill(engine.pid, signal.SIGSTOP)
+    ended = threading.Event()
+
+    def ask() -> None:
+        with pytest.raises(EngineLostError, match="ended"):
+            engine.infer_batch(pictures)
+        ended.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert not ended.wait(0.1)
+    engine.kill()
+    thread.join(30)
+    assert ended.is_set()
+    engine.close()
+
+
+def test_the_service_ends_though_an_engine_hangs(
+    settings: Settings, checkpoint: Checkpoint, serve: Serve, photo_bytes: bytes, until: Until
+) -> None:
+    others = {child.pid for child in multiprocessing.active_children()}
+    changed = {"engines": 2, "drain_seconds": 1, "max_seconds": 2.0}
+    app = create_app(Settings.model_validate(settings.model_dump() | changed), loaded=checkpoint)
+    with serve(app) as client:
+        until(lambda: client.get("/readyz").status_code == 200)
+        for pid in {child.pid for child in multiprocessing.active_children()} - others:
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+        late = client.post("/infer", content=photo_bytes)
+        assert late.status_code == 503 and late.json()["type"].endswith("late")
+    until(lambda: {child.pid for child in multiprocessing.active_children()} <= others)
 
 
 def test_the_service_outlives_the_death_of_an_engine(

@@ -131,8 +131,8 @@ def test_a_queue_that_takes_too_long_is_full(
     start: Start, canned: Any, photo_bytes: bytes, until: Until
 ) -> None:
     """However few wait in it: the answers would be about the past."""
-    with start(queue_seconds=0.2, batch_size=1) as client:
-        canned.seconds = 0.15
+    with start(queue_seconds=0.6, batch_size=1) as client:
+        canned.seconds = 0.45
         assert client.post("/infer", content=photo_bytes).status_code == 200
         canned.open.clear()
         lines = [connect(client) for _ in range(4)]
@@ -195,6 +195,31 @@ def test_an_answer_that_comes_too_late(start: Start, canned: Any, photo_bytes: b
         assert response.status_code == 503
         assert response.json()["type"].endswith("late")
         assert response.headers["retry-after"] == "1"
+
+
+def test_a_picture_that_waited_too_long_is_late(
+    start: Start, canned: Any, photo_bytes: bytes, until: Until
+) -> None:
+    """Longer than was to be expected when it was let in: the engine was held up."""
+    with start(queue_seconds=0.05, batch_size=1) as client:
+        canned.open.clear()
+        answers: list[httpx.Response] = []
+
+        def post() -> None:
+            answers.append(client.post("/infer", content=photo_bytes, headers=PNG))
+
+        threads = [threading.Thread(target=post) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: metric(client, "airscene_queue_depth ") == 2)
+        until(lambda: len(canned.batches) == 1)
+        time.sleep(0.3)
+        canned.open.set()
+        for thread in threads:
+            thread.join()
+        assert sorted(answer.status_code for answer in answers) == [200, 503]
+        (late,) = (answer for answer in answers if answer.status_code == 503)
+        assert late.json()["type"].endswith("late") and late.headers["retry-after"] == "1"
 
 
 def test_nobody_works_for_a_client_that_has_gone(
