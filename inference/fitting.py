@@ -1,0 +1,138 @@
+"""Fitting the laws of `inference.calibrate` to errors that were made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from inference.calibrate import LEAST_PROBABILITY, Curve, Law, Lost, hinges, log_grain
+from inference.errors import ErrorLaw
+
+QUANTILES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)  # of claims, where the knots of a curve are
+APART = 0.02  # claims closer than that in their logarithm share a knot
+FEWEST = 30  # errors that a law can be fitted to
+RIDGE = 1e-3  # nats, pulls on everything so that nothing runs away
+GREATEST_SHARE = 0.3  # of the wider normal: more would be the normal itself
+LEAST_ERROR = 1e-7  # m or rad: below what positions are written with
+TAIL_AT_FIRST = (-1.0, 0.5)
+LOST_AT_FIRST = (-1.0, 2.0, -0.5)  # logit at 1 rad, slope, log of the width in rad
+STEPS = 300
+DOUBT = 0.3  # std of the log of a temperature that is expected before anything was seen
+
+
+class FittingError(ValueError):
+    """Too little was seen to say what errors are like."""
+
+
+def fit_law(
+    claims: Sequence[Tensor],
+    errors: Tensor,
+    grain: Tensor,
+    *,
+    order: Tensor | None = None,
+    flips: bool = False,
+) -> Law:
+    """The law of M errors, by maximum likelihood.
+
+    Args:
+        claims: standard deviations that were claimed, `[M]` each, in the unit of the errors. The
+            first may be exceeded by any amount later, the others only as far as here.
+        errors: `[M]`, of angles (rad); or of positions: Mahalanobis distances times the first claim.
+        grain: `[M]`, of the pictures.
+        order: `[M]`, angles repeat after 2 pi / order; not given for positions.
+        flips: whether angles may be half a turn off.
+
+    Raises:
+        FittingError: there are too few.
+    """
+    if len(errors) < FEWEST:
+        raise FittingError(
+            f"{len(errors)} errors are too few to fit how wide they are: give --scenes more"
+        )
+    logs = [claim.double().clamp_min(1e-12).log() for claim in claims]
+    knots = [_knots(log) for log in logs]
+    parts = [hinges(log, x) for log, x in zip(logs, knots, strict=True)]
+    error, dust = errors.double().clamp_min(LEAST_ERROR), log_grain(grain.double())
+    widths = [1, *(len(x) - 1 for x in knots), 1, 2, 3]
+    start = torch.zeros(sum(widths), dtype=torch.float64)
+    start[0] = error.log().median()
+    start[-5:] = torch.tensor([*TAIL_AT_FIRST, *LOST_AT_FIRST])
+    free = start.clone().requires_grad_()
+
+    def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        base, *rises, power, tail, lost = free.split(widths)
+        honest = []
+        for index, rise in enumerate(rises):
+            first = base if index == 0 else torch.zeros_like(base)
+            honest.append(torch.cat([first, softplus(rise - 1.0)]))
+        share = GREATEST_SHARE * torch.sigmoid(tail[0])
+        return honest, softplus(power - 1.0)[0], share, 1.5 + softplus(tail[1]), lost
+
+    def law() -> ErrorLaw:
+        honest, power, share, factor, lost = unpack()
+        total = power * dust
+        for part, curve in zip(parts, honest, strict=True):
+            total = total + part @ curve
+        gone = torch.zeros_like(total)
+        if flips:
+            gone = torch.sigmoid(lost[0] + softplus(lost[1]) * logs[-1])
+        rest = (value.expand_as(total) for value in (share, factor))
+        return ErrorLaw(total.exp(), *rest, gone, lost[2].exp().expand_as(total))
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        shape = order if order is not None else torch.ones_like(error)
+        density = law().log_density(error, plane=order is None, order=shape)
+        value: Tensor = -density.mean() + RIDGE * (free - start).square().mean()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+    with torch.enable_grad():
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+    free.requires_grad_(requires_grad=False)
+    honest, power, share, factor, lost = unpack()
+    curves = tuple(
+        Curve(
+            claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0
+        )
+        for index, (x, curve) in enumerate(zip(knots, honest, strict=True))
+    )
+    return Law(
+        curves=curves,
+        grain=float(power),
+        share=float(share),
+        factor=float(factor),
+        lost=Lost(logit=float(lost[0]), slope=float(softplus(lost[1])), around=float(lost[2].exp()))
+        if flips
+        else None,
+    )
+
+
+def fit_temperature(probabilities: Tensor, truth: Tensor) -> float:
+    """What to divide logarithms of probabilities `[M, N]` by, given what was true `[M]`.
+
+    With few mistakes seen it stays near 1.
+    """
+    if not len(truth):
+        return 1.0
+    logs = probabilities.double().clamp_min(LEAST_PROBABILITY).log()
+    tried = torch.linspace(-1.5, 1.5, 301, dtype=torch.float64)
+    scaled = (logs[:, None] / tried.exp()[:, None]).log_softmax(dim=-1)  # [M, T, N]
+    picked = scaled.gather(2, truth[:, None, None].expand(-1, len(tried), 1))[..., 0]
+    score = picked.sum(0) - 0.5 * (tried / DOUBT).square()
+    return math.exp(float(tried[score.argmax()]))
+
+
+def _knots(log_claims: Tensor) -> Tensor:
+    """Where the curve bends: quantiles of what is claimed, those that differ."""
+    points = log_claims.quantile(log_claims.new_tensor(QUANTILES))
+    kept = [points[0]]
+    for point in points[1:]:
+        if float(point - kept[-1]) > APART:
+            kept.append(point)
+    return torch.stack(kept)
