@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, Self
 
 import torch
@@ -46,7 +47,7 @@ class Curve(_Part):
         if len(self.claimed) != len(self.honest):
             raise ValueError("`claimed` and `honest` must have one length")
         for name, values in (("claimed", self.claimed), ("honest", self.honest)):
-            if any(b < a for a, b in zip(values, values[1:], strict=False)):
+            if any(b < a for a, b in pairwise(values)):
                 raise ValueError(f"`{name}` must not fall")
         return self
 
@@ -76,7 +77,7 @@ class Law(_Part):
     """How wide one kind of error is, given what is claimed of it."""
 
     curves: tuple[Curve, ...] = Field(min_length=1)  # of each claim; their sum is log core
-    grain: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]  # power of the grain
+    grain: Finite  # power of the grain
     share: Annotated[float, Field(ge=0.0, lt=1.0)]
     factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
     lost: Lost | None = None  # of yaws only
@@ -123,32 +124,30 @@ class Calibration(_Part):
     single: Laws
     refined: Laws | None  # None: not fitted, refined answers keep their curvature
 
-    def of_single(self, estimate: Estimate, orders: Tensor, image: Tensor) -> Estimate:
+    def of_single(self, estimate: Estimate, orders: Tensor, grain: Tensor) -> Estimate:
         """What the network said, so that it means what it says.
 
         Args:
             estimate: by the network, of B images.
             orders: `[C]` int64, symmetry order of each class.
-            image: `[B, 3, H, W]` in [0, 1].
+            grain: `[B]`, of the images; see `grain_of`.
         """
-        laws, grain = self.single, grain_of(image)
-        sizes = plane_std(estimate.position_covariance)
-        claims = Claims([sizes], [estimate.yaw_std], [estimate.azimuth_std])
-        return tempered(_spread(estimate, laws, claims, orders, grain), laws)
+        claims = claims_of_single(estimate)
+        return _tempered(_spread(estimate, self.single, claims, orders, grain), self.single)
 
-    def of_refined(self, refined: Refined, orders: Tensor, image: Tensor) -> Estimate:
+    def of_refined(self, refined: Refined, orders: Tensor, grain: Tensor) -> Estimate:
         """The same of a refined answer; where it was not `curved` it stays the single pass's.
 
         Args:
             refined: from estimates that `of_single` made.
             orders: `[C]` int64, symmetry order of each class.
-            image: `[B, 3, H, W]` in [0, 1].
+            grain: `[B]`, of the images; see `grain_of`.
         """
         laws, estimate = self.refined, refined.estimate
         if laws is None:
             return estimate
-        spread = _spread(estimate, laws, claims_of(refined), orders, grain_of(image))
-        return tempered(_where(refined.curved, spread, estimate), laws)
+        spread = _spread(estimate, laws, claims_of(refined), orders, grain)
+        return _tempered(_where(refined.curved, spread, estimate), laws)
 
 
 class Claims(NamedTuple):
@@ -157,6 +156,12 @@ class Claims(NamedTuple):
     position: list[Tensor]  # [B, K] m
     yaw: list[Tensor]  # [B, K] rad
     azimuth: list[Tensor]  # [B] rad
+
+
+def claims_of_single(estimate: Estimate) -> Claims:
+    """By the network alone."""
+    place = plane_std(estimate.position_covariance)
+    return Claims([place], [estimate.yaw_std], [estimate.azimuth_std])
 
 
 def claims_of(refined: Refined) -> Claims:
@@ -208,16 +213,16 @@ def _spread(
         order = orders[estimate.scene.identity.clamp(0, len(orders) - 1)]
         shows = order != 0
         law = laws.yaw([claim.where(shows, 1.0) for claim in turn], grain[:, None])
-        changes["yaw_std"] = law.turn(ONE_SIGMA, order).where(shows, math.inf)
+        changes["yaw_std"] = law.turn((ONE_SIGMA,), order)[..., 0].where(shows, math.inf)
         changes["yaw_law"] = law.table().where(shows[..., None], estimate.yaw_law)
     if laws.azimuth is not None:
         law = laws.azimuth(azimuth, grain)
-        changes["azimuth_std"] = law.turn(ONE_SIGMA)
+        changes["azimuth_std"] = law.turn((ONE_SIGMA,))[..., 0]
         changes["azimuth_law"] = law.table()
     return replace(estimate, **changes)  # type: ignore[arg-type]
 
 
-def tempered(estimate: Estimate, laws: Laws) -> Estimate:
+def _tempered(estimate: Estimate, laws: Laws) -> Estimate:
     """The estimate with honest probabilities; the most probable stays what it was."""
     count = _temper(estimate.count_probabilities, laws.count_temperature)
     at_least = count.flip(-1).cumsum(-1).flip(-1)[..., 1:]

@@ -4,8 +4,8 @@ A network's spread, or the curvature of a likelihood, is the width of a Gaussian
 tails, and a cup whose handle is barely seen may be turned the other way round. The law here is a
 normal with some of a wider one (Tukey's contaminated normal), and for angles a share that is about
 half a turn off, or anything. Its distribution function is in closed form. Its quantiles are the
-intervals that are given away; `std` is half of the one that holds 68 %, as physicists quote it: what
-the moment would be, with a flip in a thousand, nobody would want to be told.
+intervals that are given away; `std` is half of the one that holds 68 %, as physicists quote it: the
+moment, with one flip in a thousand, would say nothing of the others.
 """
 
 from __future__ import annotations
@@ -70,10 +70,17 @@ class ErrorLaw(NamedTuple):
         wide = square / self.factor.square()
         return 1 - (1 - self.share) * (-square).exp() - self.share * (-wide).exp()
 
-    def turn(self, level: float, order: Tensor | float = 1.0) -> Tensor:
-        """Half-width, rad, of the interval around an angle that holds the truth so often.
+    def turn(self, levels: tuple[float, ...], order: Tensor | float = 1.0) -> Tensor:
+        """Half-widths, rad, of the intervals around an angle that hold the truth so often.
 
         To half a percent: interpolated between points that lie close on a logarithmic scale.
+
+        Args:
+            levels: L probabilities.
+            order: the angle repeats after 2 pi / order.
+
+        Returns:
+            `[..., L]`.
         """
         half = _half(self.core, order).expand_as(self.core)
         first = torch.minimum(FINEST * self.core, half / 2)
@@ -81,10 +88,10 @@ class ErrorLaw(NamedTuple):
         x = first[..., None] * (half / first)[..., None] ** steps
         wide = ErrorLaw(*(value[..., None] for value in self))
         inside = wide.within_turn(x, _unsqueezed(order))
-        index = (inside < level).sum(-1, keepdim=True).clamp(1, GRID - 1)
+        level = torch.tensor(levels, device=x.device).to(x).expand(*x.shape[:-1], -1).contiguous()
+        index = torch.searchsorted(inside.contiguous(), level).clamp(1, GRID - 1)
         (a, b), (low, high) = (
-            (value.gather(-1, index - 1)[..., 0], value.gather(-1, index)[..., 0])
-            for value in (x, inside)
+            (value.gather(-1, index - 1), value.gather(-1, index)) for value in (x, inside)
         )
         part = ((level - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
         return a + part * (b - a)
@@ -95,9 +102,7 @@ class ErrorLaw(NamedTuple):
         factors = [_ellipse(*pair, level) for pair in pairs.view(-1, 2).tolist()]
         return self.core * pairs.new_tensor(factors).view(self.core.shape)
 
-    def log_density(
-        self, error: Tensor, *, plane: bool, order: Tensor | float = 1.0
-    ) -> Tensor:
+    def log_density(self, error: Tensor, *, plane: bool, order: Tensor | float = 1.0) -> Tensor:
         """Log density of errors, up to a constant.
 
         Args:

@@ -26,8 +26,8 @@ class Estimate:
 
     Rows behind the last present object hold what the network would say if there were one more.
 
-    The laws are those of `ErrorLaw.table`; where none are given they are Gaussian. Of positions they
-    are laws of the distance in units of the covariance.
+    The laws are those of `ErrorLaw.table`; where none are given they are Gaussian. Of positions
+    they are laws of the distance in units of the covariance.
     """
 
     scene: Scene

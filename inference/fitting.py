@@ -16,7 +16,7 @@ QUANTILES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)  # of claims, where the knots of a 
 APART = 0.02  # claims closer than that in their logarithm share a knot
 FEWEST = 30  # errors that a law can be fitted to
 RIDGE = 1e-3  # nats, pulls on everything so that nothing runs away
-GREATEST_SHARE = 0.3  # of the wider normal: more would be the normal itself
+GREATEST_SHARE = 0.5  # of the wider normal: more would be the normal itself
 LEAST_ERROR = 1e-7  # m or rad: below what positions are written with
 TAIL_AT_FIRST = (-1.0, 0.5)
 LOST_AT_FIRST = (-1.0, 2.0, -0.5)  # logit at 1 rad, slope, log of the width in rad
@@ -41,7 +41,8 @@ def fit_law(
     Args:
         claims: standard deviations that were claimed, `[M]` each, in the unit of the errors. The
             first may be exceeded by any amount later, the others only as far as here.
-        errors: `[M]`, of angles (rad); or of positions: Mahalanobis distances times the first claim.
+        errors: `[M]`, of angles (rad), or of positions: Mahalanobis distances times the first
+            claim.
         grain: `[M]`, of the pictures.
         order: `[M]`, angles repeat after 2 pi / order; not given for positions.
         flips: whether angles may be half a turn off.
@@ -70,7 +71,7 @@ def fit_law(
             first = base if index == 0 else torch.zeros_like(base)
             honest.append(torch.cat([first, softplus(rise - 1.0)]))
         share = GREATEST_SHARE * torch.sigmoid(tail[0])
-        return honest, softplus(power - 1.0)[0], share, 1.5 + softplus(tail[1]), lost
+        return honest, power[0], share, 1.5 + softplus(tail[1]), lost
 
     def law() -> ErrorLaw:
         honest, power, share, factor, lost = unpack()
@@ -80,26 +81,24 @@ def fit_law(
         gone = torch.zeros_like(total)
         if flips:
             gone = torch.sigmoid(lost[0] + softplus(lost[1]) * logs[-1])
-        rest = (value.expand_as(total) for value in (share, factor))
-        return ErrorLaw(total.exp(), *rest, gone, lost[2].exp().expand_as(total))
+        wider, times = share.expand_as(total), factor.expand_as(total)
+        return ErrorLaw(total.exp(), wider, times, gone, lost[2].exp().expand_as(total))
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         shape = order if order is not None else torch.ones_like(error)
         density = law().log_density(error, plane=order is None, order=shape)
         value: Tensor = -density.mean() + RIDGE * (free - start).square().mean()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
     optimizer = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    free.requires_grad_(requires_grad=False)
+        optimizer.step(loss)
+    free = free.detach()
     honest, power, share, factor, lost = unpack()
     curves = tuple(
-        Curve(
-            claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0
-        )
+        Curve(claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0)
         for index, (x, curve) in enumerate(zip(knots, honest, strict=True))
     )
     return Law(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -63,6 +63,17 @@ class Refined(NamedTuple):
     error: Tensor  # [B]
     curved: Tensor  # [B] bool; where time ran out, spreads are the network's
     before: Estimate  # the same scenes, with what the network says of their spreads
+
+    @staticmethod
+    def cat(parts: Sequence[Refined]) -> Refined:
+        """One from several."""
+        return Refined(
+            Estimate.cat([part.estimate for part in parts]),
+            torch.cat([part.error_before for part in parts]),
+            torch.cat([part.error for part in parts]),
+            torch.cat([part.curved for part in parts]),
+            Estimate.cat([part.before for part in parts]),
+        )
 
 
 def refine(

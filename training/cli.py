@@ -14,7 +14,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
-from training.experiments import NetworkName, find_experiment, going_on, starting_point, vary
+from training.experiments import (
+    NetworkName,
+    find_experiment,
+    going_on,
+    relearning,
+    starting_point,
+    vary,
+)
 from training.objectives import EstimatorName, ObjectiveName
 
 
@@ -45,8 +52,8 @@ def train(
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
             five is held out, and the model that explains those best is what is written to `out`.
-        start: checkpoint folder with the weights to begin with; with `images` the shipped model of
-            the experiment's name, where there is one.
+        start: checkpoint folder with the weights to begin with, of a model of the same objects; with
+            `images` the shipped model of the experiment's name, where there is one.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
             and plain-any the same with their order summed out.
         estimator: of the bound's gradient by discrete choices; nvil is the paper's, enumerate sums
@@ -90,7 +97,8 @@ def train(
     what = vary(find_experiment(experiment, objective), network, estimator)
     start = starting_point(experiment, start, images)
     if start is not None:
-        what = going_on(what, load_checkpoint(start))
+        known = load_checkpoint(start)
+        what = relearning(what, known) if images is None else going_on(what, known)
         print(f"begins with the weights of {start}")
     run(what, replace(options, start=start))
 
@@ -157,6 +165,48 @@ def evaluate(
     Console().print(show)
     if json is not None:
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    scenes: int = 4096,
+    refined_scenes: int = 1024,
+    seed: int = 0,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+) -> None:
+    """Fit what a checkpoint says of its own errors, on scenes that no evaluation draws.
+
+    Standard deviations, covariances, scores and counts mean what they say afterwards, and it is
+    known from where on a picture is unlike those that the model knows. Training ends with it.
+
+    Args:
+        checkpoint: its folder; its config.json is written anew.
+        scenes: how many are drawn, half of them with all of the SceneSpec's nuisance.
+        refined_scenes: how many of these are refined as well, for refined answers.
+        seed: of the scenes.
+        backend: that draws them.
+    """
+    from inference.checkpoint import load_checkpoint, recalibrate
+    from training import calibration as module
+
+    found = load_checkpoint(checkpoint)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("inferring", total=scenes + min(scenes, refined_scenes))
+        fitted = module.calibrate(
+            found.posterior,
+            backend=backend,
+            supersample=found.supersample,
+            scenes=scenes,
+            refined_scenes=refined_scenes,
+            seed=seed,
+            tick=lambda pictures: bar.advance(task, pictures),
+        )
+    recalibrate(checkpoint, *fitted)
+    refined = fitted.calibration.refined_scenes
+    print(f"{checkpoint}: calibrated on {scenes} scenes, {refined} of them refined")
 
 
 def render(
@@ -272,6 +322,7 @@ def main() -> None:
             {
                 "train": train,
                 "evaluate": evaluate,
+                "calibrate": calibrate,
                 "figures": figures,
                 "render": render,
                 "descend": descend,
