@@ -52,8 +52,8 @@ def train(
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
             five is held out, and the model that explains those best is what is written to `out`.
-        start: checkpoint folder with the weights to begin with, of a model of the same objects; with
-            `images` the shipped model of the experiment's name, where there is one.
+        start: checkpoint folder with the weights to begin with, of a model of the same objects;
+            with `images`, if not given, the shipped model of the experiment's name.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
             and plain-any the same with their order summed out.
         estimator: of the bound's gradient by discrete choices; nvil is the paper's, enumerate sums
