@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -43,7 +44,8 @@ LEARNED_FROM = 100  # pictures of training, for each that its end is calibrated 
 WORTH_REFINING = 0.5  # recall, from which on refinement starts from something
 STEPS = 5  # of refinement
 QUANTILE, MARGIN = 0.99, 1.5  # limits are so far above what so many of held-out pictures have
-LEAST_LIMIT = 1e-4  # of a limit: what is rounded is not novel
+LEAST_BLOCK = 1e-4  # of a limit: what is rounded is not novel
+LEAST_DOUBT = math.log(2)  # nats: an answer that hesitates between two says so by itself
 
 
 class Fitted(NamedTuple):
@@ -156,10 +158,11 @@ def fit_laws(
 
 def limits_of(block: Tensor, doubt: Tensor) -> Limits:
     """What known pictures stay below, given that of held-out ones."""
-    block_limit, doubt_limit = (
-        max(MARGIN * float(values.quantile(QUANTILE)), LEAST_LIMIT) for values in (block, doubt)
+    most, unsure = (
+        MARGIN * float(block.quantile(QUANTILE)),
+        MARGIN * float(doubt.quantile(QUANTILE)),
     )
-    return Limits(block=block_limit, doubt=doubt_limit)
+    return Limits(block=max(most, LEAST_BLOCK), doubt=max(unsure, LEAST_DOUBT))
 
 
 def _allow_for(

@@ -209,6 +209,42 @@ def calibrate(
     print(f"{checkpoint}: calibrated on {scenes} scenes, {refined} of them refined")
 
 
+def accuracy(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path = Path("docs"),
+    scenes: int = 1000,
+    seed: int = 7,
+    refine: int = 5,
+    novel: int = 256,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+    meshes: Path | None = None,
+) -> None:
+    """Measure a checkpoint in every way, and make a page of it: accuracy.md, with its pictures.
+
+    Args:
+        checkpoint: its folder. What is measured on its own world is written to its evaluation.json.
+        out: folder for the page.
+        scenes: how many to draw, of its own world and of each other.
+        seed: of the scenes; training never draws any of them.
+        refine: steps of render and compare; 0 for none.
+        novel: pictures of each kind of world that it does not know.
+        backend: that draws its own world; the other one is measured as well.
+        meshes: folder with meshes of foreign objects; AIR_DATA's by default.
+    """
+    from inference.checkpoint import EVALUATION, load_checkpoint
+    from training import accuracy as module
+
+    found = load_checkpoint(checkpoint)
+    measured = module.measure(
+        found, scenes=scenes, seed=seed, refine=refine, novel=novel, backend=backend, meshes=meshes
+    )
+    print(module.write_page(found, measured, out))
+    figures = module.evaluation(found, measured)
+    (checkpoint / EVALUATION).write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
 def render(
     spec: Annotated[str, tyro.conf.Positional],
     /,
@@ -323,6 +359,7 @@ def main() -> None:
                 "train": train,
                 "evaluate": evaluate,
                 "calibrate": calibrate,
+                "accuracy": accuracy,
                 "figures": figures,
                 "render": render,
                 "descend": descend,

@@ -68,14 +68,36 @@ def evaluate(
         nuisance=nuisance,
         refine=refine,
     )
+    return report(
+        checkpoint,
+        inferred,
+        seed=seed,
+        backend=name,
+        nuisance=nuisance,
+        world=None if world is None else world.name,
+        refine=refine,
+    )
+
+
+def report(
+    checkpoint: Checkpoint,
+    inferred: Inferred,
+    *,
+    seed: int,
+    backend: str,
+    nuisance: bool = False,
+    world: str | None = None,
+    refine: int = 0,
+) -> dict[str, Any]:
+    """What `evaluate` returns, of what was inferred; the arguments as there, but names."""
     result: dict[str, Any] = {
         "checkpoint": checkpoint.name,
         "sha256": checkpoint.sha256,
-        "scenes": scenes,
+        "scenes": len(inferred.true),
         "seed": seed,
-        "backend": name,
+        "backend": backend,
         "nuisance": nuisance,
-        "world": None if world is None else world.name,
+        "world": world,
         "calibrated": checkpoint.config.calibration is not None,
         **figures_of(checkpoint, inferred, seed),
         "milliseconds_per_image": inferred.milliseconds_per_image,

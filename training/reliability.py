@@ -38,6 +38,7 @@ class Found(NamedTuple):
 
     scene: Tensor  # [M] int64
     slot: Tensor  # [M] int64, of the estimate
+    true_slot: Tensor  # [M] int64
     identity: Tensor  # [M] int64
     offset: Tensor  # [M, 2] m, of the estimate from the truth
     turned: Tensor  # [M] rad, modulo the symmetry, from -pi / order to pi / order; nan of order 0
@@ -56,6 +57,7 @@ def found(spec: SceneSpec, estimate: Estimate, true: Scene) -> Found:
     return Found(
         b,
         i,
+        j,
         truth[kept],
         estimate.scene.position[b, i] - true.position[b, j],
         torch.where(order == 0, math.nan, turned),
