@@ -68,7 +68,7 @@ def hinges(value: Tensor, knots: Tensor) -> Tensor:
 class Lost(_Part):
     """How probable it is that an object is turned the other way round."""
 
-    logit: Finite  # where a spread of 1 rad is claimed
+    logits: tuple[Finite, ...] = Field(min_length=1)  # by class, where 1 rad is claimed
     slope: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]  # with the claim's logarithm
     around: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]  # rad
 
@@ -77,17 +77,27 @@ class Law(_Part):
     """How wide one kind of error is, given what is claimed of it."""
 
     curves: tuple[Curve, ...] = Field(min_length=1)  # of each claim; their sum is log core
+    classes: tuple[Finite, ...] = ()  # log factors by class; none of what has no class
     grain: Finite  # power of the grain
     share: Annotated[float, Field(ge=0.0, lt=1.0)]
     factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
-    lost: Lost | None = None  # of yaws only
+    lost: Lost | None = None  # of yaws only, which have classes
 
-    def __call__(self, claims: list[Tensor], grain: Tensor) -> ErrorLaw:
+    @model_validator(mode="after")
+    def _one_for_each_class(self) -> Self:
+        if self.lost is not None and len(self.lost.logits) != len(self.classes):
+            raise ValueError("`lost.logits` and `classes` must have one length")
+        return self
+
+    def __call__(
+        self, claims: list[Tensor], grain: Tensor, identity: Tensor | None = None
+    ) -> ErrorLaw:
         """The law of errors of which standard deviations `claims` (`[...]` each) are claimed.
 
         Args:
             claims: one for each curve, in the unit of the error.
             grain: `[...]`, of the pictures; see `grain_of`.
+            identity: `[...]` int64, of the objects; not given of what is no object's.
         """
         if len(claims) != len(self.curves):
             raise ValueError(f"{len(claims)} claims for {len(self.curves)} curves")
@@ -95,9 +105,12 @@ class Law(_Part):
         total = self.grain * log_grain(grain)
         for curve, log in zip(self.curves, logs, strict=True):
             total = total + curve(log)
+        if identity is not None and self.classes:
+            total = total + total.new_tensor(self.classes)[identity]
         lost, around = torch.zeros_like(total), 1.0
-        if self.lost is not None:
-            lost = torch.sigmoid(self.lost.logit + self.lost.slope * logs[-1])
+        if self.lost is not None and identity is not None:
+            base = total.new_tensor(self.lost.logits)[identity]
+            lost = torch.sigmoid(base + self.lost.slope * logs[-1])
             around = self.lost.around
         rest = (torch.full_like(total, value) for value in (self.share, self.factor, around))
         share, factor, width = rest
@@ -202,7 +215,8 @@ def _spread(
 ) -> Estimate:
     """The estimate with honest spreads."""
     place, turn, azimuth = claims
-    law = laws.position(place, grain[:, None])
+    identity = estimate.scene.identity.clamp(0, len(orders) - 1)
+    law = laws.position(place, grain[:, None], identity)
     std = law.ellipse(ONE_SIGMA) / NORMAL_ELLIPSE
     scale = (std / place[0].clamp_min(1e-12)).square()
     changes = {
@@ -210,9 +224,9 @@ def _spread(
         "position_law": law._replace(core=law.core / std).table(),
     }
     if laws.yaw is not None:
-        order = orders[estimate.scene.identity.clamp(0, len(orders) - 1)]
+        order = orders[identity]
         shows = order != 0
-        law = laws.yaw([claim.where(shows, 1.0) for claim in turn], grain[:, None])
+        law = laws.yaw([claim.where(shows, 1.0) for claim in turn], grain[:, None], identity)
         changes["yaw_std"] = law.turn((ONE_SIGMA,), order)[..., 0].where(shows, math.inf)
         changes["yaw_law"] = law.table().where(shows[..., None], estimate.yaw_law)
     if laws.azimuth is not None:

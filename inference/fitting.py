@@ -19,7 +19,8 @@ RIDGE = 1e-3  # nats, pulls on everything so that nothing runs away
 GREATEST_SHARE = 0.5  # of the wider normal: more would be the normal itself
 LEAST_ERROR = 1e-7  # m or rad: below what positions are written with
 TAIL_AT_FIRST = (-1.0, 0.5)
-LOST_AT_FIRST = (-1.0, 2.0, -0.5)  # logit at 1 rad, slope, log of the width in rad
+LOST_AT_FIRST = (2.0, -0.5)  # slope, and log of the width in rad
+LOGIT_AT_FIRST = -1.0  # at 1 rad
 STEPS = 300
 DOUBT = 0.3  # std of the log of a temperature that is expected before anything was seen
 
@@ -34,6 +35,8 @@ def fit_law(
     grain: Tensor,
     *,
     order: Tensor | None = None,
+    identity: Tensor | None = None,
+    classes: int = 0,
     flips: bool = False,
 ) -> Law:
     """The law of M errors, by maximum likelihood.
@@ -45,7 +48,9 @@ def fit_law(
             claim.
         grain: `[M]`, of the pictures.
         order: `[M]`, angles repeat after 2 pi / order; not given for positions.
-        flips: whether angles may be half a turn off.
+        identity: `[M]` int64, classes of the objects; not given of what is no object's.
+        classes: C, how many there are.
+        flips: whether angles of objects may be half a turn off.
 
     Raises:
         FittingError: there are too few.
@@ -58,31 +63,34 @@ def fit_law(
     knots = [_knots(log) for log in logs]
     parts = [hinges(log, x) for log, x in zip(logs, knots, strict=True)]
     error, dust = errors.double().clamp_min(LEAST_ERROR), log_grain(grain.double())
-    widths = [1, *(len(x) - 1 for x in knots), 1, 2, 3]
+    widths = [1, *(len(x) - 1 for x in knots), 1, 2, 2, classes, classes]
     start = torch.zeros(sum(widths), dtype=torch.float64)
     start[0] = error.log().median()
-    start[-5:] = torch.tensor([*TAIL_AT_FIRST, *LOST_AT_FIRST])
+    first = [*TAIL_AT_FIRST, *LOST_AT_FIRST, *[0.0] * classes, *[LOGIT_AT_FIRST] * classes]
+    start[-len(first) :] = torch.tensor(first)
     free = start.clone().requires_grad_()
 
-    def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-        base, *rises, power, tail, lost = free.split(widths)
+    def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        base, *rises, power, tail, lost, own, logits = free.split(widths)
         honest = []
         for index, rise in enumerate(rises):
             first = base if index == 0 else torch.zeros_like(base)
             honest.append(torch.cat([first, softplus(rise - 1.0)]))
         share = GREATEST_SHARE * torch.sigmoid(tail[0])
-        return honest, power[0], share, 1.5 + softplus(tail[1]), lost
+        return honest, power[0], share, 1.5 + softplus(tail[1]), lost, own, logits
 
     def law() -> ErrorLaw:
-        honest, power, share, factor, lost = unpack()
+        honest, power, share, factor, lost, own, logits = unpack()
         total = power * dust
+        if identity is not None:
+            total = total + own[identity]
         for part, curve in zip(parts, honest, strict=True):
             total = total + part @ curve
         gone = torch.zeros_like(total)
-        if flips:
-            gone = torch.sigmoid(lost[0] + softplus(lost[1]) * logs[-1])
+        if flips and identity is not None:
+            gone = torch.sigmoid(logits[identity] + softplus(lost[0]) * logs[-1])
         wider, times = share.expand_as(total), factor.expand_as(total)
-        return ErrorLaw(total.exp(), wider, times, gone, lost[2].exp().expand_as(total))
+        return ErrorLaw(total.exp(), wider, times, gone, lost[1].exp().expand_as(total))
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -96,17 +104,22 @@ def fit_law(
     with torch.enable_grad():
         optimizer.step(loss)
     free = free.detach()
-    honest, power, share, factor, lost = unpack()
+    honest, power, share, factor, lost, own, logits = unpack()
     curves = tuple(
         Curve(claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0)
         for index, (x, curve) in enumerate(zip(knots, honest, strict=True))
     )
     return Law(
         curves=curves,
+        classes=tuple(own.tolist()),
         grain=float(power),
         share=float(share),
         factor=float(factor),
-        lost=Lost(logit=float(lost[0]), slope=float(softplus(lost[1])), around=float(lost[2].exp()))
+        lost=Lost(
+            logits=tuple(logits.tolist()),
+            slope=float(softplus(lost[0])),
+            around=float(lost[1].exp()),
+        )
         if flips
         else None,
     )

@@ -132,7 +132,7 @@ def fit_laws(
         FittingError: too few objects were found.
     """
     objects = found(spec, estimate, true)
-    b, i = objects.scene, objects.slot
+    b, i, classes = objects.scene, objects.slot, len(spec.objects)
     place = [claim[b, i] for claim in claims.position]
     shows = objects.order != 0
     azimuth = (estimate.scene.azimuth - true.azimuth).abs()
@@ -143,12 +143,20 @@ def fit_laws(
             objects.turned[shows].abs(),
             grain[b][shows],
             order=objects.order[shows],
+            identity=objects.identity[shows],
+            classes=classes,
             flips=True,
         )
     if spec.camera.moves:
         azimuth_law = fit_law(claims.azimuth, azimuth, grain, order=torch.ones_like(azimuth))
     return Laws(
-        position=fit_law(place, mahalanobis(estimate, objects) * place[0], grain[b]),
+        position=fit_law(
+            place,
+            mahalanobis(estimate, objects) * place[0],
+            grain[b],
+            identity=objects.identity,
+            classes=classes,
+        ),
         yaw=yaw_law,
         azimuth=azimuth_law,
         count_temperature=fit_temperature(estimate.count_probabilities, true.count),
