@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from inference.calibrate import (
     grain_of,
 )
 from inference.estimate import Estimate
-from inference.fitting import fit_law, fit_temperature
+from inference.fitting import FittingError, fit_law, fit_temperature
 from inference.network import InferenceNetwork
 from inference.novelty import Limits, doubt_of
 from inference.refine import Refined
@@ -51,7 +52,7 @@ LEAST_DOUBT = math.log(2)  # nats: an answer that hesitates between two says so 
 class Fitted(NamedTuple):
     """What is written into a checkpoint."""
 
-    calibration: Calibration
+    calibration: Calibration | None  # None of a network that finds too little to fit anything
     limits: Limits
 
 
@@ -81,7 +82,7 @@ def calibrate(
         tick: told of pictures that are done.
 
     Raises:
-        FittingError: too few objects were found to fit anything.
+        ValueError: no scenes.
     """
     if scenes < 1 or refined_scenes < 0:
         raise ValueError("--scenes must be at least 1, and --refined-scenes not below 0")
@@ -96,15 +97,17 @@ def calibrate(
     raw = join(parts)
     assert raw.pictures is not None
     grain = torch.cat([grain_of(as_image(some)) for some in raw.pictures.split(BATCH)])
-    single = fit_laws(spec, raw.estimate, raw.true, claims_of_single(raw.estimate), grain)
-    known = Calibration(scenes=scenes, refined_scenes=0, seed=seed, single=single, refined=None)
-    estimate = known.of_single(raw.estimate, orders, grain)
+    known, estimate = None, raw.estimate
+    with suppress(FittingError):
+        single = fit_laws(spec, raw.estimate, raw.true, claims_of_single(raw.estimate), grain)
+        known = Calibration(scenes=scenes, refined_scenes=0, seed=seed, single=single, refined=None)
+        estimate = known.of_single(raw.estimate, orders, grain)
     limits = limits_of(raw.block, doubt_of(estimate))
     if photos is not None:
         limits = _allow_for(limits, posterior, known, renderer, photos)
     chosen = min(refined_scenes, scenes)
     recall = accuracy(spec, estimate.scene, raw.true)["recall"]
-    if not chosen or not isinstance(recall, float) or recall < WORTH_REFINING:
+    if known is None or not chosen or not isinstance(recall, float) or recall < WORTH_REFINING:
         return Fitted(known, limits)
     refined = []
     for rows in torch.arange(chosen).split(BATCH):
@@ -176,7 +179,7 @@ def limits_of(block: Tensor, doubt: Tensor) -> Limits:
 def _allow_for(
     limits: Limits,
     posterior: InferenceNetwork[Any],
-    calibration: Calibration,
+    calibration: Calibration | None,
     renderer: Renderer,
     photos: Tensor,
 ) -> Limits:

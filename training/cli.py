@@ -204,7 +204,12 @@ def calibrate(
             seed=seed,
             tick=lambda pictures: bar.advance(task, pictures),
         )
-    recalibrate(checkpoint, *fitted)
+    if fitted.calibration is None:
+        raise ValueError(
+            f"{checkpoint}: found too few objects of {scenes} scenes to say how far it is off; "
+            "train it longer, or give --scenes more"
+        )
+    recalibrate(checkpoint, fitted.calibration, fitted.limits)
     refined = fitted.calibration.refined_scenes
     print(f"{checkpoint}: calibrated on {scenes} scenes, {refined} of them refined")
 
@@ -235,12 +240,13 @@ def accuracy(
     """
     from inference.checkpoint import EVALUATION, load_checkpoint
     from training import accuracy as module
+    from training.accuracy_page import write_page
 
     found = load_checkpoint(checkpoint)
     measured = module.measure(
         found, scenes=scenes, seed=seed, refine=refine, novel=novel, backend=backend, meshes=meshes
     )
-    print(module.write_page(found, measured, out))
+    print(write_page(found, measured, out))
     figures = module.evaluation(found, measured)
     (checkpoint / EVALUATION).write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 

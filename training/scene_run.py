@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from inference.build import AnyPosterior, build_posterior
 from inference.checkpoint import load_checkpoint, save_checkpoint
-from inference.fitting import FittingError
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
@@ -177,18 +176,15 @@ class SceneRun(Run[Batch]):
         """Fits what the model says of its errors, on more scenes the longer it has learned."""
         kept = self._kept().eval()
         scenes = min(SCENES, max(BATCH, self.step * self.schedule.batch // LEARNED_FROM))
-        try:
-            self.fitted = calibrate(
-                kept,
-                backend=self.backend,
-                supersample=self.experiment.supersample,
-                scenes=scenes,
-                refined_scenes=scenes // 4,
-                seed=self.options.seed,
-                photos=photos,
-            )
-        except FittingError as error:  # it has learned too little to have errors of its own
-            print(f"not calibrated: {error}")
+        self.fitted = calibrate(
+            kept,
+            backend=self.backend,
+            supersample=self.experiment.supersample,
+            scenes=scenes,
+            refined_scenes=scenes // 4,
+            seed=self.options.seed,
+            photos=photos,
+        )
         self.posterior.train()
 
     def _measure(self) -> HeldOut:
