@@ -73,14 +73,22 @@ class Lost(_Part):
     around: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]  # rad
 
 
+class Tails(_Part):
+    """How errors spread beyond a normal; see `ErrorLaw`."""
+
+    share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+    rare: Annotated[float, Field(ge=0.0, le=0.25)] = 0.0
+    far: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+
+
 class Law(_Part):
     """How wide one kind of error is, given what is claimed of it."""
 
     curves: tuple[Curve, ...] = Field(min_length=1)  # of each claim; their sum is log core
     classes: tuple[Finite, ...] = ()  # log factors by class; none of what has no class
     grain: Finite  # power of the grain
-    share: Annotated[float, Field(ge=0.0, lt=1.0)]
-    factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+    tails: Tails
     lost: Lost | None = None  # of yaws only, which have classes
 
     @model_validator(mode="after")
@@ -112,9 +120,12 @@ class Law(_Part):
             base = total.new_tensor(self.lost.logits)[identity]
             lost = torch.sigmoid(base + self.lost.slope * logs[-1])
             around = self.lost.around
-        rest = (torch.full_like(total, value) for value in (self.share, self.factor, around))
-        share, factor, width = rest
-        return ErrorLaw(total.exp(), share, factor, lost, width)
+        tails = self.tails
+        share, factor, rare, far, width = (
+            torch.full_like(total, value)
+            for value in (tails.share, tails.factor, tails.rare, tails.far, around)
+        )
+        return ErrorLaw(total.exp(), share, factor, rare, far, lost, width)
 
 
 class Laws(_Part):

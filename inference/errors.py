@@ -2,10 +2,11 @@
 
 A network's spread, or the curvature of a likelihood, is the width of a Gaussian. Errors have longer
 tails, and a cup whose handle is barely seen may be turned the other way round. The law here is a
-normal with some of a wider one (Tukey's contaminated normal), and for angles a share that is about
-half a turn off, or anything. Its distribution function is in closed form. Its quantiles are the
-intervals that are given away; `std` is half of the one that holds 68 %, as physicists quote it: the
-moment, with one flip in a thousand, would say nothing of the others.
+normal with a share of a wider one and a little of a far wider one (Tukey's contaminated normal),
+and for angles a share that is about half a turn off, or anything. Its distribution function is in
+closed form. Its quantiles are the intervals that are given away; `std` is half of the one that
+holds 68 %, as physicists quote it: the moment, with one flip in a thousand, would say nothing of
+the others.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ class ErrorLaw(NamedTuple):
     """Laws of errors, all tensors of one shape `[...]`, widths in the unit of the error."""
 
     core: Tensor  # std of the normal, positive
-    share: Tensor  # of the wider normal, in [0, 1)
+    share: Tensor  # of the wider normal
     factor: Tensor  # how many times wider, at least 1
+    rare: Tensor  # share of the widest normal
+    far: Tensor  # how many times wider than the wider one, at least 1
     lost: Tensor  # probability that an angle is about half a turn off; 0 of what is no angle
     around: Tensor  # std about that; very wide: the angle is anything
 
@@ -40,15 +43,25 @@ class ErrorLaw(NamedTuple):
         """Of a Gaussian; an infinite `std` knows nothing."""
         known, zero = std.isfinite(), torch.zeros_like(std)
         core = std.where(known, 1.0).clamp_min(LEAST)
-        return ErrorLaw(core, zero, zero + 1, 1 - known.to(std), zero + WIDEST * FULL)
+        lost, around = 1 - known.to(std), zero + WIDEST * FULL
+        return ErrorLaw(core, zero, zero + 1, zero, zero + 1, lost, around)
 
     @staticmethod
     def of(table: Tensor) -> ErrorLaw:
         """From what `table` made."""
         return ErrorLaw(*table.unbind(-1))
 
+    def _normals(self) -> list[tuple[Tensor, Tensor]]:
+        """Shares and widths, from the narrowest."""
+        wider = self.core * self.factor
+        return [
+            (1 - self.share - self.rare, self.core),
+            (self.share, wider),
+            (self.rare, wider * self.far),
+        ]
+
     def table(self) -> Tensor:
-        """As one tensor `[..., 5]`."""
+        """As one tensor `[..., 7]`."""
         return torch.stack(list(self), dim=-1)
 
     def within_turn(self, error: Tensor, order: Tensor | float = 1.0) -> Tensor:
@@ -59,16 +72,25 @@ class ErrorLaw(NamedTuple):
             order: the angle repeats after 2 pi / order.
         """
         half = _half(error, order)
-        known = (1 - self.share) * _wrapped(error, self.core, half)
-        known = known + self.share * _wrapped(error, self.core * self.factor, half)
+        known = torch.zeros_like(error)
+        for weight, width in self._normals():
+            known = known + weight * _wrapped(error, width, half)
         away = 1 - _wrapped((half - error).clamp_min(0.0), self.around, half)
         return (1 - self.lost) * known + self.lost * away
 
     def within_ellipse(self, distance: Tensor) -> Tensor:
         """Probability of a Mahalanobis distance on the plane up to `distance`."""
-        square = (distance / self.core).square() / 2
-        wide = square / self.factor.square()
-        return 1 - (1 - self.share) * (-square).exp() - self.share * (-wide).exp()
+        outside = torch.zeros_like(distance)
+        for weight, width in self._normals():
+            outside = outside + weight * (-0.5 * (distance / width).square()).exp()
+        return 1 - outside
+
+    def within_line(self, value: Tensor) -> Tensor:
+        """Probability of an error on one axis of the plane to be below `value`, of either sign."""
+        below = torch.zeros_like(value)
+        for weight, width in self._normals():
+            below = below + weight * 0.5 * (1 + torch.erf(value / (width * math.sqrt(2))))
+        return below
 
     def turn(self, levels: tuple[float, ...], order: Tensor | float = 1.0) -> Tensor:
         """Half-widths, rad, of the intervals around an angle that hold the truth so often.
@@ -98,9 +120,9 @@ class ErrorLaw(NamedTuple):
 
     def ellipse(self, level: float) -> Tensor:
         """Mahalanobis distance up to which the truth lies so often."""
-        pairs = torch.stack([self.share, self.factor], dim=-1)
-        factors = [_ellipse(*pair, level) for pair in pairs.view(-1, 2).tolist()]
-        return self.core * pairs.new_tensor(factors).view(self.core.shape)
+        shapes = torch.stack([self.share, self.factor, self.rare, self.far], dim=-1)
+        factors = [_ellipse(*shape, level) for shape in shapes.view(-1, 4).tolist()]
+        return self.core * shapes.new_tensor(factors).view(self.core.shape)
 
     def log_density(self, error: Tensor, *, plane: bool, order: Tensor | float = 1.0) -> Tensor:
         """Log density of errors, up to a constant.
@@ -112,10 +134,7 @@ class ErrorLaw(NamedTuple):
         """
         half = _half(error, order)
         axes = 2 if plane else 1
-        parts = [
-            ((1 - self.lost) * (1 - self.share), self.core, error),
-            ((1 - self.lost) * self.share, self.core * self.factor, error),
-        ]
+        parts = [((1 - self.lost) * part, width, error) for part, width in self._normals()]
         turns = torch.arange(-WRAPS, WRAPS + 1)
         if plane:
             turns = torch.zeros(1)
@@ -149,13 +168,15 @@ def _wrapped(error: Tensor, std: Tensor, half: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _ellipse(share: float, factor: float, level: float) -> float:
+def _ellipse(share: float, factor: float, rare: float, far: float, level: float) -> float:
     """`ErrorLaw.ellipse` for a core of 1, by bisection."""
     low = math.sqrt(-2 * math.log1p(-level))
-    high = low * factor
+    high = low * factor * far
     while high - low > 1e-6 * high:
         middle = (low + high) / 2
         square = middle * middle / 2
-        outside = (1 - share) * math.exp(-square) + share * math.exp(-square / factor**2)
+        outside = (1 - share - rare) * math.exp(-square)
+        outside += share * math.exp(-square / factor**2)
+        outside += rare * math.exp(-square / (factor * far) ** 2)
         low, high = (middle, high) if outside > 1 - level else (low, middle)
     return high

@@ -37,9 +37,9 @@ class Estimate:
     position_covariance: Tensor  # [B, K, 2, 2] m^2, table frame
     yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
     azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
-    position_law: Tensor = field(default_factory=_unknown)  # [B, K, 5]
-    yaw_law: Tensor = field(default_factory=_unknown)  # [B, K, 5], rad
-    azimuth_law: Tensor = field(default_factory=_unknown)  # [B, 5], rad
+    position_law: Tensor = field(default_factory=_unknown)  # [B, K, 7]
+    yaw_law: Tensor = field(default_factory=_unknown)  # [B, K, 7], rad
+    azimuth_law: Tensor = field(default_factory=_unknown)  # [B, 7], rad
 
     def __post_init__(self) -> None:
         one = torch.ones_like(self.yaw_std)

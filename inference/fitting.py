@@ -9,16 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from inference.calibrate import LEAST_PROBABILITY, Curve, Law, Lost, hinges, log_grain
+from inference.calibrate import (
+    LEAST_PROBABILITY,
+    Curve,
+    Law,
+    Lost,
+    Tails,
+    hinges,
+    log_grain,
+)
 from inference.errors import ErrorLaw
 
 QUANTILES = (0.02, 0.2, 0.4, 0.6, 0.8, 0.98)  # of claims, where the knots of a curve are
 APART = 0.02  # claims closer than that in their logarithm share a knot
 FEWEST = 30  # errors that a law can be fitted to
 RIDGE = 1e-3  # nats, pulls on everything so that nothing runs away
-GREATEST_SHARE = 0.5  # of the wider normal: more would be the normal itself
+SHARES = 0.5, 0.1  # of the wider normals, at most
 LEAST_ERROR = 1e-7  # m or rad: below what positions are written with
-TAIL_AT_FIRST = (-1.0, 0.5)
+TAIL_AT_FIRST = (0.0, -0.5, -1.0, 1.0)  # shares and factors, in logits and before softplus
 LOST_AT_FIRST = (2.0, -0.5)  # slope, and log of the width in rad
 LOGIT_AT_FIRST = -1.0  # at 1 rad
 STEPS = 300
@@ -63,24 +71,25 @@ def fit_law(
     knots = [_knots(log) for log in logs]
     parts = [hinges(log, x) for log, x in zip(logs, knots, strict=True)]
     error, dust = errors.double().clamp_min(LEAST_ERROR), log_grain(grain.double())
-    widths = [1, *(len(x) - 1 for x in knots), 1, 2, 2, classes, classes]
+    widths = [1, *(len(x) - 1 for x in knots), 1, 4, 2, classes, classes]
     start = torch.zeros(sum(widths), dtype=torch.float64)
     start[0] = error.log().median()
     first = [*TAIL_AT_FIRST, *LOST_AT_FIRST, *[0.0] * classes, *[LOGIT_AT_FIRST] * classes]
     start[-len(first) :] = torch.tensor(first)
     free = start.clone().requires_grad_()
 
-    def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
         base, *rises, power, tail, lost, own, logits = free.split(widths)
         honest = []
         for index, rise in enumerate(rises):
             first = base if index == 0 else torch.zeros_like(base)
             honest.append(torch.cat([first, softplus(rise - 1.0)]))
-        share = GREATEST_SHARE * torch.sigmoid(tail[0])
-        return honest, power[0], share, 1.5 + softplus(tail[1]), lost, own, logits
+        shares, factors = torch.sigmoid(tail[::2]), 1 + softplus(tail[1::2])
+        shape = torch.stack([SHARES[0] * shares[0], factors[0], SHARES[1] * shares[1], factors[1]])
+        return honest, power[0], shape, lost, own, logits
 
     def law() -> ErrorLaw:
-        honest, power, share, factor, lost, own, logits = unpack()
+        honest, power, shape, lost, own, logits = unpack()
         total = power * dust
         if identity is not None:
             total = total + own[identity]
@@ -89,8 +98,9 @@ def fit_law(
         gone = torch.zeros_like(total)
         if flips and identity is not None:
             gone = torch.sigmoid(logits[identity] + softplus(lost[0]) * logs[-1])
-        wider, times = share.expand_as(total), factor.expand_as(total)
-        return ErrorLaw(total.exp(), wider, times, gone, lost[1].exp().expand_as(total))
+        share, factor, rare, far = shape[:, None].expand(-1, len(total))
+        around = lost[1].exp().expand_as(total)
+        return ErrorLaw(total.exp(), share, factor, rare, far, gone, around)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -104,7 +114,7 @@ def fit_law(
     with torch.enable_grad():
         optimizer.step(loss)
     free = free.detach()
-    honest, power, share, factor, lost, own, logits = unpack()
+    honest, power, shape, lost, own, logits = unpack()
     curves = tuple(
         Curve(claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0)
         for index, (x, curve) in enumerate(zip(knots, honest, strict=True))
@@ -113,8 +123,7 @@ def fit_law(
         curves=curves,
         classes=tuple(own.tolist()),
         grain=float(power),
-        share=float(share),
-        factor=float(factor),
+        tails=Tails(**dict(zip(Tails.model_fields, shape.tolist(), strict=True))),
         lost=Lost(
             logits=tuple(logits.tolist()),
             slope=float(softplus(lost[0])),

@@ -111,21 +111,11 @@ def quantiles(spec: SceneSpec, estimate: Estimate, true: Scene) -> dict[str, Ten
     law = ErrorLaw.of(estimate.position_law[b, i])
     azimuth = wrap(estimate.scene.azimuth - true.azimuth)[: len(both["azimuth"])]
     return {
-        "x": _below(law, -x.float()),
-        "y": _below(law, -y.float()),
+        "x": law.within_line(-x.float()),
+        "y": law.within_line(-y.float()),
         "yaw": 0.5 - 0.5 * objects.turned[shows].sign() * both["yaw"],
         "azimuth": 0.5 - 0.5 * azimuth.sign() * both["azimuth"],
     }
-
-
-def _below(law: ErrorLaw, value: Tensor) -> Tensor:
-    """Distribution function, on one axis of the plane, of values in units of the covariance."""
-
-    def normal(z: Tensor) -> Tensor:
-        return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
-
-    narrow, wide = value / law.core, value / (law.core * law.factor)
-    return (1 - law.share) * normal(narrow) + law.share * normal(wide)
 
 
 def coverage(

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from inference.calibrate import Calibration, Curve, Law, Laws, Lost, grain_of, hinges
+from inference.calibrate import Calibration, Curve, Law, Laws, Lost, Tails, grain_of, hinges
 from inference.errors import LEVELS, ErrorLaw
 from inference.estimate import Estimate
 from inference.fitting import FittingError, fit_law, fit_temperature
@@ -133,7 +133,7 @@ def times(factor: float, *, claims: int = 1, lost: Lost | None = None) -> Law:
         claimed=(-20.0, 5.0), honest=(-20.0 + math.log(factor), 5.0 + math.log(factor)), rises=True
     )
     rest = [Curve(claimed=(0.0,), honest=(0.0,), rises=False)] * (claims - 1)
-    return Law(curves=(first, *rest), grain=0.0, share=0.0, factor=1.0, lost=lost)
+    return Law(curves=(first, *rest), grain=0.0, tails=Tails(), lost=lost)
 
 
 def calibration(single: float = 2.0, refined: float | None = None) -> Calibration:

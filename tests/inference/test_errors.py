@@ -1,6 +1,7 @@
 """The law of errors against samples of itself, and its quantiles against its distribution."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,26 @@ N = 200_000
 
 
 def law(
-    core: float, share: float, factor: float, lost: float = 0.0, around: float = 1.0
+    core: float,
+    tails: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 1.0),
+    lost: float = 0.0,
+    around: float = 1.0,
 ) -> ErrorLaw:
-    return ErrorLaw(*(torch.tensor([value]) for value in (core, share, factor, lost, around)))
+    return ErrorLaw(*(torch.tensor([value]) for value in (core, *tails, lost, around)))
+
+
+def widths_of(law: ErrorLaw, generator: torch.Generator) -> Tensor:
+    """Of the normals that errors are drawn from."""
+    chance = torch.rand(N, generator=generator)
+    wider = law.core * law.factor
+    width = torch.where(chance < law.share + law.rare, wider, law.core)
+    return torch.where(chance < law.rare, wider * law.far, width)
 
 
 def drawn(law: ErrorLaw, order: int, generator: torch.Generator) -> Tensor:
     """Absolute errors of angles, by the story that the law tells."""
     half = math.pi / order
-    width = torch.where(torch.rand(N, generator=generator) < law.share, law.factor, 1.0) * law.core
+    width = widths_of(law, generator)
     error = width * torch.randn(N, generator=generator)
     flip = half + law.around * torch.randn(N, generator=generator)
     error = torch.where(torch.rand(N, generator=generator) < law.lost, flip, error)
@@ -28,9 +40,12 @@ def drawn(law: ErrorLaw, order: int, generator: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize("order", [1, 2, 5])
-@pytest.mark.parametrize("parts", [(0.01, 0.1, 4.0, 0.03, 0.4), (0.7, 0.2, 2.0, 0.3, 0.2)])
+@pytest.mark.parametrize(
+    "parts",
+    [(0.01, (0.2, 2.0, 0.05, 3.0), 0.03, 0.4), (0.7, (0.2, 2.0, 0.0, 1.0), 0.3, 0.2)],
+)
 def test_probability_of_a_turn_is_how_often_it_is_drawn(
-    order: int, parts: tuple[float, ...], generator: torch.Generator
+    order: int, parts: tuple[Any, ...], generator: torch.Generator
 ) -> None:
     model = law(*parts)
     errors = drawn(model, order, generator)
@@ -47,7 +62,8 @@ def test_probability_of_a_turn_is_how_often_it_is_drawn(
 def test_intervals_hold_as_much_as_they_say(order: int) -> None:
     core = torch.logspace(-6, 1, 30)
     ones = torch.ones_like(core)
-    model = ErrorLaw(core, 0.1 * ones, 3 * ones, 0.07 * ones, 0.5 * ones)
+    shape = (0.1, 2.0, 0.03, 3.0, 0.07, 0.5)
+    model = ErrorLaw(core, *(value * ones for value in shape))
     widths = model.turn(LEVELS, order)
     assert (widths.diff(dim=-1) > 0).all() and (widths <= math.pi / order + 1e-6).all()
     for level, width in zip(LEVELS, widths.T, strict=True):
@@ -56,8 +72,8 @@ def test_intervals_hold_as_much_as_they_say(order: int) -> None:
 
 
 def test_ellipses_hold_as_much_as_they_say(generator: torch.Generator) -> None:
-    model = law(0.8, 0.15, 3.5)
-    width = torch.where(torch.rand(N, generator=generator) < 0.15, 3.5, 1.0) * 0.8
+    model = law(0.8, (0.15, 2.0, 0.05, 2.5))
+    width = widths_of(model, generator)
     distance = (width[:, None] * torch.randn(N, 2, generator=generator)).norm(dim=1)
     for level in LEVELS:
         edge = model.ellipse(level)
@@ -82,7 +98,9 @@ def test_what_is_not_known_at_all_is_uniform() -> None:
 
 @pytest.mark.parametrize("plane", [False, True])
 def test_the_density_is_the_slope_of_the_distribution(plane: bool) -> None:
-    model = ErrorLaw(*(value.double() for value in law(0.3, 0.2, 2.5, 0.0 if plane else 0.2, 0.6)))
+    model = ErrorLaw(
+        *(value.double() for value in law(0.3, (0.2, 2.0, 0.05, 2.0), 0.0 if plane else 0.2, 0.6))
+    )
     x = torch.linspace(0.05, 2.5, 40, dtype=torch.float64)[:, None]
     step = 1e-5
     inside = model.within_ellipse if plane else model.within_turn
