@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -29,9 +30,10 @@ from training.reliability import (
 
 MILLI, DEGREES = 1000.0, math.degrees(1)
 PASSES = {"single pass": COLOURS[0], "refined": COLOURS[1]}
+WORDS = 62  # letters a line, above a case
 GROUPS = 8  # of objects, by what errors are shown against
 BINS = 10  # of confidence
-LEAST_SHOWN = 1e-3  # mm and degrees, on logarithmic axes
+LEAST_SHOWN = 1e-4  # mm and degrees, on logarithmic axes
 
 Passes = Mapping[str, Inferred]  # by a key of PASSES
 
@@ -99,35 +101,53 @@ def confusion_table(spec: SceneSpec, inferred: Inferred) -> Tensor:
 
 
 def against(
-    spec: SceneSpec, passes: Passes, what: Tensor, label: str, *, factor: float = 1.0
+    spec: SceneSpec,
+    passes: Passes,
+    what: Tensor,
+    label: str,
+    edges: Sequence[float] | None = None,
 ) -> Figure:
-    """Median errors, and nine in ten, of groups of equally many objects by `what` `[B, K]`."""
+    """Median errors, and those of nine in ten, of groups of objects by `what` `[B, K]`.
+
+    Args:
+        spec: the world.
+        passes: what was inferred.
+        what: of true objects.
+        label: of it.
+        edges: between groups; eight groups of equally many objects without.
+    """
     panels: dict[str, str] = {"position": "position, mm"}
     panels |= {f"yaw {name}": f"yaw of a {name}, °" for name in _turning(spec)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.0 * len(panels), 2.6), layout="constrained")
+        figure = Figure(figsize=(3.0 * len(panels), 3.0), layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for name, inferred in passes.items():
             values, places = _errors(spec, inferred), _of_objects(spec, inferred, what)
             for axes, (key, title) in zip(row, panels.items(), strict=True):
-                x, y = factor * places[key], values[key]
-                groups = np.array_split(np.argsort(x, kind="stable"), GROUPS)
-                centres = [float(x[group].mean()) for group in groups if len(group)]
+                x, y = places[key], values[key]
+                cuts = np.quantile(x, np.linspace(0, 1, GROUPS + 1)) if edges is None else edges
+                index = np.digitize(x, cuts[1:-1])
+                groups = [b for b in range(len(cuts) - 1) if (index == b).any()]
+                centres = groups if edges is not None else [x[index == b].mean() for b in groups]
                 for share, style in ((0.5, "-"), (0.9, ":")):
-                    heights = [
-                        float(np.quantile(y[group], share)) for group in groups if len(group)
-                    ]
+                    heights = [np.quantile(y[index == b], share) for b in groups]
                     axes.plot(
                         centres,
                         np.maximum(heights, LEAST_SHOWN),
                         style,
                         marker=".",
                         color=PASSES[name],
-                        label=f"{name}, {'median' if share == 0.5 else '90 %'}",
+                        label=f"{name}, {'median' if share == 0.5 else 'nine in ten'}",
                     )
+                if edges is not None:
+                    counts = [int((index == b).sum()) for b in groups]
+                    names = [f"{edges[b]:g}–{edges[b + 1]:g}" for b in groups]
+                    ticks = [f"{span}\n({n})" for span, n in zip(names, counts, strict=True)]
+                    axes.set_xticks(groups, ticks, fontsize=7)
                 axes.set(yscale="log", xlabel=label, title=title)
                 axes.grid(visible=True)
-        row[0].legend(fontsize=6)
+        handles, labels = row[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 
@@ -178,10 +198,10 @@ def ranks(spec: SceneSpec, passes: Passes, generator: torch.Generator) -> Figure
                 counts = np.array(test["histogram"])
                 bins, n = len(counts), int(test["n"])
                 edges = np.linspace(0, SAMPLES, bins + 1)
-                axes.stairs(counts, edges, fill=True, color=PASSES[name], alpha=0.7)
                 low, high = binom.ppf([0.005, 0.995], n, 1 / bins)
-                axes.axhspan(low, high, color="#BBBBBB", alpha=0.6, lw=0)
-                axes.set_ylim(0, None)
+                axes.axhspan(low, high, color="#DDDDDD", lw=0, zorder=0)
+                axes.stairs(counts, edges, fill=True, color=PASSES[name], alpha=0.75)
+                axes.set_ylim(0, 1.15 * max(high, counts.max()))
                 axes.set_xlabel(f"KS {test['ks']:.3f}, c2st {test['c2st']:.3f}", fontsize=8)
     return figure
 
@@ -219,9 +239,10 @@ def kinds(scores: Mapping[str, Scores]) -> Figure:
         grid = figure.subplots(len(scores), columns, squeeze=False)
         for line, (kind, found) in zip(grid, scores.items(), strict=True):
             for axes, picture, value in zip(line, found.examples, found.novelty, strict=False):
+                shown = f"{float(value):.0f}" if value >= 10 else f"{float(value):.2g}"
                 axes.imshow(picture.numpy())
                 axes.set(xticks=[], yticks=[])
-                axes.set_title(f"{float(value):.2g}", fontsize=7, pad=2)
+                axes.set_title(shown, fontsize=7, pad=2)
             line[0].set_ylabel(kind, fontsize=7)
     return figure
 
@@ -238,7 +259,8 @@ def worst(cases: Sequence[Case]) -> Figure:
         for number, (axes, case) in enumerate(zip(grid, cases, strict=False), 1):
             strip = torch.cat(list(case.pictures), dim=1)
             axes.imshow(strip.numpy())
-            axes.set_title(f"{number}. {case.says}", fontsize=6.5, loc="left", pad=2)
+            lines = [fill(line, WORDS) for line in case.says.splitlines()]
+            axes.set_title(f"{number}. " + "\n".join(lines), fontsize=6.5, loc="left", pad=2)
     return figure
 
 

@@ -24,6 +24,7 @@ from training.reliability import SAMPLES
 from training.results import markdown, number
 
 PAGE, DATA, IMAGES = "accuracy.md", "accuracy.json", "images"
+SEEN = (0.0, 70.0, 90.0, 99.9, 100.0)  # %, of an object
 MACHINE = "two cores of an x86-64 processor, no GPU"
 
 
@@ -243,17 +244,17 @@ def _pictures(
             "of an object that was missed, and true of one that was invented.",
         ),
         _picture(
-            figures.against(spec, passes, measured.shares, "seen, %", factor=100.0),
+            figures.against(spec, passes, 100 * measured.shares, "seen, %", SEEN),
             out,
             "occlusion",
-            "Errors against which part of an object is seen past the others, in groups of equally "
-            "many objects.",
+            "Errors against which part of an object is seen past the others, and how many objects "
+            "that is.",
         ),
         _picture(
             figures.against(spec, passes, measured.distances, "from the camera, m"),
             out,
             "distance",
-            "Errors against how far an object is from the camera.",
+            "Errors against how far an object is from the camera, in groups of equally many.",
         ),
     ]
 
