@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from torch import Tensor
 
 from inference.build import AnyPosterior, NetworkConfig, build_posterior
+from inference.calibrate import Calibration, grain_of
+from inference.estimate import Estimate
 from inference.folder import (
     CONFIG,
     EVALUATION,
@@ -30,6 +33,8 @@ from inference.folder import (
     write_atomically,
     write_folder,
 )
+from inference.novelty import Limits
+from inference.refine import Refined
 from inference.rivals import RIVALS
 from renderer.spec import SceneSpec, SpecError
 
@@ -42,6 +47,7 @@ __all__ = [
     "CheckpointError",
     "code_version",
     "load_checkpoint",
+    "recalibrate",
     "save_checkpoint",
     "write_atomically",
 ]
@@ -53,7 +59,10 @@ class CheckpointConfig(FolderConfig):
     # The SceneSpec's file, in scene/ and nowhere else.
     scene: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.yaml$")]
     network: NetworkConfig
-    quality: dict[str, float] | None = None  # thresholds for "does this picture fit the model"
+    # What a reconstruction error stays below, of folders that have no `novelty`.
+    quality: dict[str, float] | None = None
+    calibration: Calibration | None = None  # what was fitted on held-out scenes
+    novelty: Limits | None = None  # from where on a picture is unlike those that the model knows
 
     tags: ClassVar[frozenset[str]] = frozenset({"cells", "plain"})
 
@@ -84,6 +93,35 @@ class Checkpoint:
         """Hash of the weights."""
         return self.config.sha256
 
+    @property
+    def supersample(self) -> int:
+        """Samples a pixel, along each axis, of the pictures that it has learned from."""
+        return int(self.config.training.get("experiment", {}).get("supersample", 2))
+
+    def infer(self, image: Tensor) -> Estimate:
+        """The most probable scene of each picture, and how sure each part of it is, calibrated.
+
+        Args:
+            image: `[B, 3, H, W]` in [0, 1].
+        """
+        estimate = self.posterior.infer(image)
+        calibration = self.config.calibration
+        if calibration is None:
+            return estimate
+        return calibration.of_single(estimate, self.posterior.orders, grain_of(image))
+
+    def settle(self, refined: Refined, image: Tensor) -> Estimate:
+        """What became of `infer`'s estimates by refinement, calibrated.
+
+        Args:
+            refined: they.
+            image: `[B, 3, H, W]` in [0, 1], their pictures.
+        """
+        calibration = self.config.calibration
+        if calibration is None:
+            return refined.estimate
+        return calibration.of_refined(refined, self.posterior.orders, grain_of(image))
+
 
 def save_checkpoint(
     folder: str | Path,
@@ -93,6 +131,8 @@ def save_checkpoint(
     version: str = "1",
     training: dict[str, Any] | None = None,
     quality: dict[str, float] | None = None,
+    calibration: Calibration | None = None,
+    novelty: Limits | None = None,
 ) -> None:
     """Writes a checkpoint; a reader never sees half of a file (see `write_folder`).
 
@@ -103,16 +143,36 @@ def save_checkpoint(
         version: of the model.
         training: how it was trained, as plain data.
         quality: thresholds measured on held-out scenes.
+        calibration: fitted on held-out scenes.
+        novelty: thresholds measured on held-out scenes.
     """
     folder = Path(folder)
     scene = posterior.spec.save(folder / SCENE)
 
     def describe(common: dict[str, Any]) -> CheckpointConfig:
         return CheckpointConfig(
-            **common, scene=scene.name, network=posterior.config, quality=quality
+            **common,
+            scene=scene.name,
+            network=posterior.config,
+            quality=quality,
+            calibration=calibration,
+            novelty=novelty,
         )
 
     write_folder(folder, posterior, describe, name=name, version=version, training=training)
+
+
+def recalibrate(folder: str | Path, calibration: Calibration, novelty: Limits) -> None:
+    """Writes what was fitted on held-out scenes into a checkpoint's config.json.
+
+    Raises:
+        CheckpointError: there is no usable checkpoint.
+    """
+    folder = Path(folder)
+    config = load_checkpoint(folder).config
+    changes = {"calibration": calibration, "novelty": novelty}
+    text = config.model_copy(update=changes).model_dump_json(indent=2)
+    write_atomically(folder / CONFIG, text.encode() + b"\n")
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,12 @@ from torch import Tensor
 
 from inference.cell import Objects, Proposals
 from inference.distributions import VonMises, resultant_std
+from inference.errors import ErrorLaw
 from renderer.scene import Scene
+
+
+def _unknown() -> Tensor:
+    return torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,9 @@ class Estimate:
     """The most probable scene of each picture, and how sure each part of it is.
 
     Rows behind the last present object hold what the network would say if there were one more.
+
+    The laws are those of `ErrorLaw.table`; where none are given they are Gaussian. Of positions
+    they are laws of the distance in units of the covariance.
     """
 
     scene: Scene
@@ -29,6 +37,15 @@ class Estimate:
     position_covariance: Tensor  # [B, K, 2, 2] m^2, table frame
     yaw_std: Tensor  # [B, K] rad; infinite when no turn shows
     azimuth_std: Tensor  # [B] rad; 0 when the camera does not move
+    position_law: Tensor = field(default_factory=_unknown)  # [B, K, 7]
+    yaw_law: Tensor = field(default_factory=_unknown)  # [B, K, 7], rad
+    azimuth_law: Tensor = field(default_factory=_unknown)  # [B, 7], rad
+
+    def __post_init__(self) -> None:
+        one = torch.ones_like(self.yaw_std)
+        for name, std in (("position", one), ("yaw", self.yaw_std), ("azimuth", self.azimuth_std)):
+            if not getattr(self, f"{name}_law").numel():
+                object.__setattr__(self, f"{name}_law", ErrorLaw.normal(std).table())
 
     def __getitem__(self, index: int | slice | Tensor) -> Estimate:
         """The estimates at `index`, still as a batch."""

@@ -41,6 +41,9 @@ class PosteriorConfig(InputConfig):
     keys: int = Field(default=32, ge=1)
     blocks: int = Field(default=3, ge=0)
     max_orders: int = Field(default=24, ge=1)
+    # Log of the greatest concentration of the azimuth's density. By default 0.05 degrees, as it was
+    # for all networks once: more may be claimed only by those that have learned to.
+    sharpest: float = Field(default=14.0, gt=0.0, le=24.0)
 
 
 class Context(NamedTuple):
@@ -97,7 +100,7 @@ class Posterior(InferenceNetwork[Context]):
             turn = self.camera(features.summary)
         least, greatest = self.spec.camera.azimuth_range
         spread = tolerance / math.hypot(*self.spec.placement.extent)  # rad
-        concentration = 1 / (torch.exp(-turn[:, 2].clamp(-6.0, 14.0)) + spread**2)
+        concentration = 1 / (torch.exp(-turn[:, 2].clamp(-6.0, self.config.sharpest)) + spread**2)
         loc = (least + greatest) / 2 + torch.atan2(turn[:, 0], turn[:, 1] + 1.0)
         return Context(proposals, features.summary, VonMises(loc, concentration))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -62,6 +62,18 @@ class Refined(NamedTuple):
     error_before: Tensor  # [B] mean squared, of pixels in [0, 1]
     error: Tensor  # [B]
     curved: Tensor  # [B] bool; where time ran out, spreads are the network's
+    before: Estimate  # the same scenes, with what the network says of their spreads
+
+    @staticmethod
+    def cat(parts: Sequence[Refined]) -> Refined:
+        """One from several."""
+        return Refined(
+            Estimate.cat([part.estimate for part in parts]),
+            torch.cat([part.error_before for part in parts]),
+            torch.cat([part.error for part in parts]),
+            torch.cat([part.curved for part in parts]),
+            Estimate.cat([part.before for part in parts]),
+        )
 
 
 def refine(
@@ -111,7 +123,7 @@ class _Refining:
         """See `refine`."""
         if not len(self.image):
             nothing = self.image.new_zeros(0)
-            return Refined(self.estimate, nothing, nothing, self.curved)
+            return Refined(self.estimate, nothing, nothing, self.curved, self.estimate)
         with self.watch.spending("picture", len(self.image)):
             self.fit = begin(self.drawing, _copy(self.estimate.scene), self.image)
         self.watch.expect("step", STEP * self.watch.cost("picture"))
@@ -133,10 +145,11 @@ class _Refining:
         self._put(worse, back)
         self.belief.restore(worse)
         after = squared_error(self.image, self.fit.picture)
+        of_network = self.belief.estimate(self.fit.scene)
         self._curve()
         pixels = self.image[0].numel()
         estimate = self.belief.estimate(self.fit.scene)
-        return Refined(estimate, before / pixels, after / pixels, self.curved)
+        return Refined(estimate, before / pixels, after / pixels, self.curved, of_network)
 
     def _descend(self, rows: Tensor) -> None:
         """Gauss-Newton for these images, all of them a step before any of them the next."""

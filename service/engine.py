@@ -22,7 +22,7 @@ from inference.refine import Refinement, refine
 from renderer import Scene, open_renderer
 from renderer.jacobian import Drawing
 from service.boxes import image_boxes, outlines
-from service.quality import LARGEST_ERROR, Quality, qualities
+from service.quality import Quality, qualities
 
 # A camera's pixel gathers light over its area. Drawn with one sample a pixel, the true scene
 # would differ from its own photo all along the edges.
@@ -84,8 +84,6 @@ class Engine:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = load_checkpoint(checkpoint)
         self.checkpoint = checkpoint
-        thresholds = checkpoint.config.quality or {}
-        self._limit = thresholds.get("reconstruction_error", LARGEST_ERROR)
         self._thread = threading.get_ident()
         network = checkpoint.posterior.config
         self.shape = (network.height, network.width)
@@ -128,7 +126,7 @@ class Engine:
         self._check_thread()
         started = time.perf_counter()
         pixels = torch.stack([picture.pixels for picture in pictures])
-        estimate = self.checkpoint.posterior.infer(pixels)
+        estimate = self.checkpoint.infer(pixels)
         finite = _finite(estimate)
         inferred = time.perf_counter()
         # What is not finite can neither be drawn nor boxed.
@@ -160,8 +158,9 @@ class Engine:
             self._drawing,
             Refinement(steps=steps, seconds=seconds),
         )
+        estimate = self.checkpoint.settle(refined, answer.picture.pixels[None])
         spent = replace(answer.timing, refine=1e3 * (time.perf_counter() - started))
-        (judged,) = self._judge([answer.picture], refined.estimate, spent)
+        (judged,) = self._judge([answer.picture], estimate, spent)
         if bool(refined.curved.all()):
             return judged
         return replace(judged, warnings=(*judged.warnings, HURRIED))
@@ -174,7 +173,7 @@ class Engine:
             return []
         started = time.perf_counter()
         pixels = torch.stack([picture.pixels for picture in pictures])
-        quality = qualities(self.renderer, pixels, estimate.scene, self._limit)
+        quality = qualities(self.renderer, pixels, estimate, self.checkpoint.config)
         boxes = image_boxes(
             self.checkpoint.spec,
             estimate.scene,

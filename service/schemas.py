@@ -48,7 +48,14 @@ class Angle(_Model):
     std: float | None = Field(
         description="Standard deviation, rad. null when the angle cannot be seen at all "
         "(an object of continuous symmetry): its value is then 0.0 and means nothing. "
-        "0.0 when it is known beforehand (a camera that does not move)."
+        "0.0 when it is known beforehand (a camera that does not move). The truth lies within "
+        "one of it as often as a Gaussian's does (68 %); farther out, see `within`."
+    )
+    within: dict[str, float] = Field(
+        default={},
+        description="Half-widths of the intervals around `value`, rad, that hold the truth with "
+        "probability 0.5, 0.8, 0.9 and 0.95. Longer tails than a Gaussian's are in them, and "
+        "that a cup may be turned the other way round. Empty where `std` is null or 0.0.",
     )
 
 
@@ -134,6 +141,11 @@ class DetectedObject(_Model):
         "of the table frame). The object stands on the table: z, rx and ry are 0. A yaw that "
         "cannot be seen has pi^2 / 3, the variance of an angle of which nothing is known.",
     )
+    position_within: dict[str, float] = Field(
+        default={},
+        description="The position's error e (x, y) has e^T C^-1 e <= d^2, C its part of "
+        "`covariance`, with probability 0.5, 0.8, 0.9 and 0.95 for these d.",
+    )
     symmetry: Symmetry
     bbox2d: Box2D = Field(
         description="Around the whole object, hidden parts too; cut off at the picture's edge."
@@ -153,9 +165,16 @@ class QualityReport(_Model):
         description="With objects: share of the picture's squared difference from the empty table "
         "that the drawn objects explain. Without: share of pixels that look like the empty table.",
     )
+    novelty: float | None = Field(
+        default=None,
+        ge=0.0,
+        description="How far the picture is on its way to being unlike those that the model knows, "
+        "by the place that the drawn scene explains least and by the network's own doubt: above 1 "
+        "it is. null: the model has no limits for it.",
+    )
     in_distribution: bool = Field(
-        description="Whether `reconstruction_error` is as small as on pictures that the model "
-        "knows. If not, do not trust the answer."
+        description="Whether `novelty` is at most 1 (without it, whether `reconstruction_error` is "
+        "as small as on pictures that the model knows). If not, do not trust the answer."
     )
 
 

@@ -14,7 +14,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from renderer.backend import BackendError
-from training.experiments import NetworkName, find_experiment, going_on, starting_point, vary
+from training.experiments import (
+    NetworkName,
+    find_experiment,
+    going_on,
+    relearning,
+    starting_point,
+    vary,
+)
 from training.objectives import EstimatorName, ObjectiveName
 
 
@@ -45,8 +52,8 @@ def train(
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
             five is held out, and the model that explains those best is what is written to `out`.
-        start: checkpoint folder with the weights to begin with; with `images` the shipped model of
-            the experiment's name, where there is one.
+        start: checkpoint folder with the weights to begin with, of a model of the same objects;
+            with `images`, if not given, the shipped model of the experiment's name.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
             plain-any the same with their order summed out, and slots the same with the objects in
             any of the slots, as the paper drew them.
@@ -99,7 +106,8 @@ def train(
     what = vary(find_experiment(experiment, objective), network, estimator)
     start = starting_point(experiment, start, images)
     if start is not None:
-        what = going_on(what, load_checkpoint(start))
+        known = load_checkpoint(start)
+        what = relearning(what, known) if images is None else going_on(what, known)
         print(f"begins with the weights of {start}")
     run(what, replace(options, start=start))
 
@@ -174,6 +182,90 @@ def evaluate(
     Console().print(show)
     if json is not None:
         json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    scenes: int = 4096,
+    refined_scenes: int = 1024,
+    seed: int = 0,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+) -> None:
+    """Fit what a checkpoint says of its own errors, on scenes that no evaluation draws.
+
+    Standard deviations, covariances, scores and counts mean what they say afterwards, and it is
+    known from where on a picture is unlike those that the model knows. Training ends with it.
+
+    Args:
+        checkpoint: its folder; its config.json is written anew.
+        scenes: how many are drawn, half of them with all of the SceneSpec's nuisance.
+        refined_scenes: how many of these are refined as well, for refined answers.
+        seed: of the scenes.
+        backend: that draws them.
+    """
+    from inference.checkpoint import load_checkpoint, recalibrate
+    from training import calibration as module
+
+    found = load_checkpoint(checkpoint)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("inferring", total=scenes + min(scenes, refined_scenes))
+        fitted = module.calibrate(
+            found.posterior,
+            backend=backend,
+            supersample=found.supersample,
+            scenes=scenes,
+            refined_scenes=refined_scenes,
+            seed=seed,
+            tick=lambda pictures: bar.advance(task, pictures),
+        )
+    if fitted.calibration is None:
+        raise ValueError(
+            f"{checkpoint}: found too few objects of {scenes} scenes to say how far it is off; "
+            "train it longer, or give --scenes more"
+        )
+    recalibrate(checkpoint, fitted.calibration, fitted.limits)
+    refined = fitted.calibration.refined_scenes
+    print(f"{checkpoint}: calibrated on {scenes} scenes, {refined} of them refined")
+
+
+def accuracy(
+    checkpoint: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    out: Path = Path("docs"),
+    scenes: int = 1000,
+    seed: int = 7,
+    refine: int = 5,
+    novel: int = 256,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+    meshes: Path | None = None,
+) -> None:
+    """Measure a checkpoint in every way, and make a page of it: accuracy.md, with its pictures.
+
+    Args:
+        checkpoint: its folder. What is measured on its own world is written to its evaluation.json.
+        out: folder for the page.
+        scenes: how many to draw, of its own world and of each other.
+        seed: of the scenes; training never draws any of them.
+        refine: steps of render and compare; 0 for none.
+        novel: pictures of each kind of world that it does not know.
+        backend: that draws its own world; the other one is measured as well.
+        meshes: folder with meshes of foreign objects; AIR_DATA's by default.
+    """
+    from inference.checkpoint import EVALUATION, load_checkpoint
+    from training import accuracy as module
+    from training.accuracy_page import write_page
+
+    found = load_checkpoint(checkpoint)
+    measured = module.measure(
+        found, scenes=scenes, seed=seed, refine=refine, novel=novel, backend=backend, meshes=meshes
+    )
+    print(write_page(found, measured, out))
+    figures = module.evaluation(found, measured)
+    (checkpoint / EVALUATION).write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def render(
@@ -330,6 +422,8 @@ def main() -> None:
             {
                 "train": train,
                 "evaluate": evaluate,
+                "calibrate": calibrate,
+                "accuracy": accuracy,
                 "figures": figures,
                 "render": render,
                 "descend": descend,

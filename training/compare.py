@@ -20,7 +20,7 @@ from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from training.descent import Descent, descend, draw_starts
 from training.dreams import generator_for
-from training.evaluate import BATCH
+from training.inferred import BATCH
 from training.metrics import FOUND_WITHIN, accuracy, match
 
 EXAMPLES = 12  # images whose scenes are written out: the first ones, not chosen ones

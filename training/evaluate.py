@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from scipy.stats import chi2, norm
-from torch import Tensor
-
 from inference.checkpoint import Checkpoint
-from inference.distributions import wrap
-from inference.estimate import Estimate
-from inference.network import InferenceNetwork
-from inference.refine import Refinement
-from inference.refine import refine as render_and_compare
-from renderer.backend import Renderer, open_renderer
-from renderer.jacobian import Drawing
-from renderer.nuisance import photograph
-from renderer.prior import sample
-from renderer.scene import Scene
+from inference.novelty import doubt_of
 from renderer.spec import SceneSpec
 from training.dreams import generator_for
-from training.metrics import FOUND_WITHIN, accuracy, match, summary, yaw_errors
+from training.inferred import Inferred, run
+from training.metrics import accuracy, summary
+from training.reliability import (
+    contraction,
+    coverage,
+    expected_calibration_error,
+    gaussian_coverage,
+    identity_calibration,
+    rank_statistics,
+)
 
-LEVELS = (0.5, 0.8, 0.9, 0.95)
-BATCH = 64
-QUALITY_SCENES = 512
-
-
-@dataclass(frozen=True)
-class Inferred:
-    """What a model said of a set of scenes, with the pictures that it saw."""
-
-    true: Scene
-    estimate: Estimate
-    reconstruction_mse: Tensor  # [B], of pixels in [0, 1]
-    milliseconds_per_image: float  # of the network alone, in batches
-    refined: Inferred | None = None  # by render and compare, image by image
-    refine_milliseconds: Tensor | None = None  # [B, 2] by the clock, and of all processors
+SHARES = ("count_accuracy", "identity_accuracy", "recall", "precision")
 
 
 def evaluate(
@@ -77,32 +57,55 @@ def evaluate(
         raise ValueError("--scenes must be at least 1")
     if world is not None:
         _check_world(checkpoint.spec, world)
-    supersample = int(checkpoint.config.training.get("experiment", {}).get("supersample", 2))
     inferred, name = run(
         checkpoint.posterior,
+        calibration=checkpoint.config.calibration,
         world=world,
         scenes=scenes,
         generator=generator_for("evaluate", seed),
         backend=backend,
-        supersample=supersample,
+        supersample=checkpoint.supersample,
         nuisance=nuisance,
         refine=refine,
     )
+    return report(
+        checkpoint,
+        inferred,
+        seed=seed,
+        backend=name,
+        nuisance=nuisance,
+        world=None if world is None else world.name,
+        refine=refine,
+    )
+
+
+def report(
+    checkpoint: Checkpoint,
+    inferred: Inferred,
+    *,
+    seed: int,
+    backend: str,
+    nuisance: bool = False,
+    world: str | None = None,
+    refine: int = 0,
+) -> dict[str, Any]:
+    """What `evaluate` returns, of what was inferred; the arguments as there, but names."""
     result: dict[str, Any] = {
         "checkpoint": checkpoint.name,
         "sha256": checkpoint.sha256,
-        "scenes": scenes,
+        "scenes": len(inferred.true),
         "seed": seed,
-        "backend": name,
+        "backend": backend,
         "nuisance": nuisance,
-        "world": None if world is None else world.name,
-        **_figures(checkpoint, inferred),
+        "world": world,
+        "calibrated": checkpoint.config.calibration is not None,
+        **figures_of(checkpoint, inferred, seed),
         "milliseconds_per_image": inferred.milliseconds_per_image,
     }
     if inferred.refined is not None and inferred.refine_milliseconds is not None:
         result["refined"] = {
             "steps": refine,
-            **_figures(checkpoint, inferred.refined),
+            **figures_of(checkpoint, inferred.refined, seed),
             "milliseconds_per_image": summary(inferred.refine_milliseconds[:, 0]),
             # What it would take with one core to itself, on a machine that does other work beside.
             "processor_milliseconds_per_image": summary(inferred.refine_milliseconds[:, 1]),
@@ -110,44 +113,35 @@ def evaluate(
     return result
 
 
-def _figures(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, Any]:
+def figures_of(checkpoint: Checkpoint, inferred: Inferred, seed: int) -> dict[str, Any]:
+    """What was inferred, measured by the truth.
+
+    Args:
+        checkpoint: the model.
+        inferred: by it.
+        seed: of the ranks, which are drawn.
+    """
+    spec, estimate, true = checkpoint.spec, inferred.estimate, inferred.true
     return {
-        **accuracy(checkpoint.spec, inferred.estimate.scene, inferred.true),
+        **accuracy(spec, estimate.scene, true),
         "reconstruction_mse": float(inferred.reconstruction_mse.mean()),
-        "coverage": coverage(checkpoint, inferred),
-        "count_ece": expected_calibration_error(
-            inferred.estimate.count_probabilities, inferred.true.count
-        ),
+        "coverage": coverage(spec, estimate, true),
+        "coverage_by_std": gaussian_coverage(spec, estimate, true),
+        "count_ece": expected_calibration_error(estimate.count_probabilities, true.count),
+        "identity_ece": expected_calibration_error(*identity_calibration(spec, estimate, true)),
+        "ranks": rank_statistics(spec, estimate, true, generator=generator_for("ranks", seed)),
+        "contraction": contraction(spec, estimate, true),
+        "in_distribution": _share_known(checkpoint, inferred),
     }
 
 
-def run(
-    posterior: InferenceNetwork[Any],
-    *,
-    scenes: int,
-    generator: torch.Generator,
-    backend: str,
-    supersample: int,
-    nuisance: bool,
-    world: SceneSpec | None = None,
-    refine: int = 0,
-) -> tuple[Inferred, str]:
-    """Draws and infers; returns what was inferred and the name of the backend that drew."""
-    renderer = _open(posterior, backend, supersample)
-    spec, outside = posterior.spec, renderer
-    if world is not None:
-        spec, outside = world, _open(posterior, renderer.name, supersample, world)
-    parts: list[Inferred] = []
-    for start in range(0, scenes, BATCH):
-        true = sample(spec, min(BATCH, scenes - start), generator=generator)
-        if nuisance:
-            pictures = photograph(outside, true, generator=generator)
-        else:
-            pictures = outside.render_bytes(true)
-        image = pictures.permute(0, 3, 1, 2).float().div(255.0)
-        part = _infer(posterior, renderer, image, true)
-        parts.append(_refine(part, renderer, image, refine) if refine else part)
-    return _join(parts), renderer.name
+def _share_known(checkpoint: Checkpoint, inferred: Inferred) -> float | None:
+    """Share of pictures of which the model says that it knows what they show."""
+    limits = checkpoint.config.novelty
+    if limits is None:
+        return None
+    novelty = limits.novelty(inferred.block, doubt_of(inferred.estimate))
+    return float((novelty <= 1.0).float().mean())
 
 
 def _check_world(own: SceneSpec, world: SceneSpec) -> None:
@@ -167,150 +161,6 @@ def _check_world(own: SceneSpec, world: SceneSpec) -> None:
         )
 
 
-def _open(
-    posterior: InferenceNetwork[Any],
-    backend: str,
-    supersample: int,
-    world: SceneSpec | None = None,
-) -> Renderer:
-    return open_renderer(
-        world or posterior.spec,
-        height=posterior.config.height,
-        width=posterior.config.width,
-        backend=backend,
-        supersample=supersample,
-    )
-
-
-def _infer(
-    posterior: InferenceNetwork[Any], renderer: Renderer, image: Tensor, true: Scene
-) -> Inferred:
-    start = time.perf_counter()
-    estimate = posterior.infer(image.to(next(posterior.parameters()).device)).to("cpu")
-    spent = 1000 * (time.perf_counter() - start) / len(true)
-    error = (renderer.render(estimate.scene) - image).square().mean(dim=(1, 2, 3))
-    return Inferred(true, estimate, error, spent)
-
-
-def _refine(inferred: Inferred, renderer: Renderer, image: Tensor, steps: int) -> Inferred:
-    """The same with what render and compare makes of it."""
-    drawing, options = Drawing(renderer), Refinement(steps=steps)
-    found, milliseconds = [], []
-    for b in range(len(image)):
-        began = time.perf_counter(), time.process_time()
-        found.append(
-            render_and_compare(
-                renderer.spec, inferred.estimate[b], image[b : b + 1], drawing, options
-            )
-        )
-        ended = time.perf_counter(), time.process_time()
-        milliseconds.append([1000 * (end - start) for start, end in zip(began, ended, strict=True)])
-    refined = replace(
-        inferred,
-        estimate=Estimate.cat([one.estimate for one in found]),
-        reconstruction_mse=torch.cat([one.error for one in found]),
-    )
-    return replace(inferred, refined=refined, refine_milliseconds=torch.tensor(milliseconds))
-
-
-def _join(parts: list[Inferred]) -> Inferred:
-    refined = [part.refined for part in parts if part.refined is not None]
-    spent = [part.refine_milliseconds for part in parts if part.refine_milliseconds is not None]
-    times = sorted(part.milliseconds_per_image for part in parts)
-    return Inferred(
-        Scene.cat([part.true for part in parts]),
-        Estimate.cat([part.estimate for part in parts]),
-        torch.cat([part.reconstruction_mse for part in parts]),
-        times[len(times) // 2],
-        _join(refined) if refined else None,
-        torch.cat(spent) if spent else None,
-    )
-
-
-def coverage(checkpoint: Checkpoint, inferred: Inferred) -> dict[str, dict[str, float | None]]:
-    """How often the truth lies within the central intervals that the model claims.
-
-    Over matched objects of the right class. Positions: ellipses of the covariance. Yaw (where it
-    shows) and azimuth: plus or minus the normal quantile times the standard deviation.
-    """
-    spec, estimate, true = checkpoint.spec, inferred.estimate, inferred.true
-    pairs = match(estimate.scene, true)
-    guess = estimate.scene.identity[pairs.scene, pairs.inferred]
-    truth = true.identity[pairs.scene, pairs.true]
-    kept = (guess == truth) & (pairs.distance <= FOUND_WITHIN)
-    b, i, j = pairs.scene[kept], pairs.inferred[kept], pairs.true[kept]
-    offset = estimate.scene.position[b, i] - true.position[b, j]
-    solved = torch.linalg.solve(estimate.position_covariance[b, i], offset)
-    distance = (offset * solved).sum(-1)
-    yaw = yaw_errors(spec, truth[kept], estimate.scene.yaw[b, i], true.yaw[b, j])
-    shows = ~yaw.isnan()
-    yaw_sigmas = yaw[shows] / estimate.yaw_std[b, i][shows]
-    azimuth = wrap(estimate.scene.azimuth - true.azimuth).abs()
-    azimuth_sigmas = azimuth / estimate.azimuth_std if spec.camera.moves else azimuth[:0]
-    return {
-        "position": {str(p): _share(distance <= float(chi2.ppf(p, 2))) for p in LEVELS},
-        "yaw": {str(p): _share(yaw_sigmas <= float(norm.ppf(0.5 + p / 2))) for p in LEVELS},
-        "azimuth": {str(p): _share(azimuth_sigmas <= float(norm.ppf(0.5 + p / 2))) for p in LEVELS},
-    }
-
-
-def quality_limits(
-    posterior: InferenceNetwork[Any],
-    *,
-    generator: torch.Generator,
-    backend: str,
-    supersample: int,
-    photos: Tensor | None = None,
-) -> dict[str, float]:
-    """From which reconstruction error on a picture is unlike those that the model knows.
-
-    A margin of a half above all but one in a hundred of held-out pictures, spoiled as in training;
-    or of held-out `photos` (`[M, 3, H, W]` uint8) of its own table, if the renderer draws those
-    less well.
-    """
-    inferred, _ = run(
-        posterior,
-        scenes=QUALITY_SCENES,
-        generator=generator,
-        backend=backend,
-        supersample=supersample,
-        nuisance=True,
-    )
-    greatest = float(inferred.reconstruction_mse.quantile(0.99))
-    if photos is not None:
-        renderer = _open(posterior, backend, supersample)
-        found = [
-            _infer(posterior, renderer, some.float().div(255.0), Scene.empty(len(some), 1))
-            for some in photos.split(BATCH)  # what they show nobody knows, and is not looked at
-        ]
-        greatest = max(greatest, float(_join(found).reconstruction_mse.quantile(0.99)))
-    return {"reconstruction_error": 1.5 * greatest}
-
-
-def expected_calibration_error(probabilities: Tensor, truth: Tensor, *, bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy over equal bins of confidence.
-
-    Args:
-        probabilities: `[B, N]`.
-        truth: `[B]` int64.
-        bins: how many.
-    """
-    confidence, guess = probabilities.max(dim=1)
-    right = (guess == truth).float()
-    index = (confidence * bins).long().clamp(0, bins - 1)
-    error = 0.0
-    for b in range(bins):
-        inside = index == b
-        if bool(inside.any()):
-            gap = float((right[inside].mean() - confidence[inside].mean()).abs())
-            error += gap * float(inside.float().mean())
-    return error
-
-
-def _share(inside: Tensor) -> float | None:
-    return float(inside.float().mean()) if len(inside) else None
-
-
 def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as rows of name and value, in units that people read."""
     rows = _rows(figures)
@@ -328,7 +178,7 @@ def table(figures: dict[str, Any]) -> list[tuple[str, str]]:
 def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (name, f"{figures[name]:.4f}" if figures[name] is not None else "none")
-        for name in ("count_accuracy", "identity_accuracy", "recall", "precision", "count_ece")
+        for name in (*SHARES, "count_ece", "identity_ece", "in_distribution")
     ]
     units = (
         ("position_error_m", 1000.0, "mm"),
@@ -345,6 +195,13 @@ def _rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
             for level, value in levels.items()
         )
         rows.append((f"coverage of {name}", shown))
+    for name, test in figures["ranks"].items():
+        if test is not None:
+            shown = f"KS {test['ks']:.3f} (p {test['ks_p']:.2g})  c2st {test['c2st']:.3f}"
+            rows.append((f"ranks of {name}", shown))
+    for name, value in figures["contraction"].items():
+        if value is not None:
+            rows.append((f"contraction of {name}", f"{value:.5f}"))
     for name, entry in figures["classes"].items():
         values = [f"recall {entry['recall']:.4f}" if entry["recall"] is not None else "absent"]
         for key, factor, unit in units[:2]:

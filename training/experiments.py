@@ -42,6 +42,9 @@ NetworkName = Literal["cells", "plain", "plain-any", "slots"]
 # What `--objective` changes in an experiment, beside the objective itself.
 Variants = dict[ObjectiveName, dict[str, Any]]
 
+# A camera's angle can be told to a thousandth of a degree; see `PosteriorConfig.sharpest`.
+SHARPEST = 22.0
+LARGE = PosteriorConfig(sharpest=SHARPEST)
 SMALL = PosteriorConfig(height=64, width=64, channels=64, summary=128, blocks=1)
 
 # The paper's network (appendix H.4) and its pictures: drawn with 128 px, averaged down to 32.
@@ -58,8 +61,12 @@ SEVERAL: dict[str, Any] = {
 
 _BUILTIN: dict[str, tuple[Experiment, Variants]] = {
     "tabletop": (
-        Experiment(name="tabletop", spec="tabletop"),
+        Experiment(name="tabletop", spec="tabletop", network=LARGE),
         {"elbo": {"network": SMALL, **SEVERAL}},
+    ),
+    "tabletop-varied": (
+        Experiment(name="tabletop-varied", spec="tabletop-varied", network=LARGE, steps=12_000),
+        {},
     ),
     "tabletop-fixed": (
         Experiment(name="tabletop-fixed", spec="tabletop-fixed", network=SMALL, steps=3_000),
@@ -133,7 +140,7 @@ def find_experiment(name: str, objective: ObjectiveName | None = None) -> Experi
         )
     spec = SceneSpec.load(name)
     height, width = input_size(spec.camera.aspect)
-    network = PosteriorConfig(height=height, width=width)
+    network = PosteriorConfig(height=height, width=width, sharpest=SHARPEST)
     return _with_objective(Experiment(name=spec.name, spec=name, network=network), objective, {})
 
 
@@ -187,8 +194,42 @@ GOING_ON: dict[str, Any] = {
 }
 
 
+# What changes where a trained model learns another look of its world: it knows positions sharply,
+# and has to be told off gently.
+RELEARNING: dict[str, Any] = {
+    "steps": 6_000,
+    "learning_rate": 5e-4,
+    "warmup": 100,
+    "tolerance": 0.01,
+    "tolerance_until": 0.2,
+}
+
+
+def relearning(experiment: Experiment, start: Checkpoint) -> Experiment:
+    """The experiment, in its own world, with the network of a model to begin with.
+
+    Args:
+        experiment: whose world is learned.
+        start: the model.
+
+    Raises:
+        ValueError: the model knows other objects than those of the experiment.
+    """
+    own, known = SceneSpec.load(experiment.spec), start.spec
+    if (own.class_names, own.symmetry_orders) != (known.class_names, known.symmetry_orders):
+        raise ValueError(
+            f"--start {start.folder}: knows {', '.join(known.class_names)}, and {own.name} has "
+            f"{', '.join(own.class_names)} (order and symmetry count); begin with another "
+            "checkpoint, or with none"
+        )
+    network = start.config.network
+    if isinstance(network, PosteriorConfig):
+        network = network.model_copy(update={"sharpest": max(network.sharpest, SHARPEST)})
+    return experiment.model_copy(update={"network": network, **RELEARNING})
+
+
 def going_on(experiment: Experiment, start: Checkpoint) -> Experiment:
-    """The experiment with the network and the world of a model to begin with.
+    """The experiment with the network and the world of a model to begin with, for photos.
 
     Args:
         experiment: whose objective and schedules, apart from those that training from scratch

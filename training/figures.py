@@ -23,7 +23,7 @@ from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from training.dreams import generator_for
-from training.evaluate import BATCH
+from training.inferred import BATCH
 from training.results import METHODS, Result
 
 SHOWN = 10  # images: the first ones of an evaluation, not chosen ones

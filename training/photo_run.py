@@ -117,7 +117,7 @@ class PhotoRun(SceneRun):
         return self.keeper.best
 
     def _finish(self) -> None:
-        self._measure_quality(self.photos.held_out)
+        self._calibrate(self.photos.held_out)
         print(self.keeper)
 
     def _identity(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -137,7 +138,7 @@ class Run(ABC, Generic[BatchT]):
 
     def _read_progress(self) -> dict[str, Any]:
         meta = read_meta(self.state_path)
-        mine, theirs = self._identity(), meta["identity"]
+        mine, theirs = self._identity(), self._completed(meta["identity"])
         if mine != theirs:
             differing = [key for key in mine if mine[key] != theirs.get(key)]
             raise StateError(
@@ -148,6 +149,15 @@ class Run(ABC, Generic[BatchT]):
         if self.options.steps is None:
             self.total = meta["total"]
         return meta
+
+    def _completed(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """What an earlier run said of itself; what it could not name yet has its default."""
+        try:
+            experiment = type(self.schedule).model_validate(identity["experiment"])
+        except ValidationError:
+            return identity
+        named = experiment.model_dump(mode="json", exclude={"steps"})
+        return {**identity, "experiment": named}
 
     def learning_rate(self) -> float:
         """Linear warm-up, then a cosine to zero."""

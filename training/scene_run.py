@@ -15,9 +15,10 @@ from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
 from renderer.prior import sample
 from renderer.spec import SceneSpec
+from training.calibration import LEARNED_FROM, SCENES, Fitted, calibrate
 from training.dreams import Dreams, generator_for, stream
-from training.evaluate import quality_limits
 from training.experiments import Experiment
+from training.inferred import BATCH
 from training.metrics import accuracy
 from training.objectives import Batch, Losses, make_objective
 from training.panels import comparison_panel
@@ -51,7 +52,7 @@ class SceneRun(Run[Batch]):
             start = load_checkpoint(options.start)
             self.start = start.sha256
             self.posterior.load_state_dict(start.posterior.state_dict())
-        self.quality: dict[str, float] | None = None  # measured at the end
+        self.fitted: Fitted | None = None  # at the end
         self.backend = experiment.backend
         if self.resumes:
             meta = self._read_progress()
@@ -154,7 +155,8 @@ class SceneRun(Run[Batch]):
             self._kept(),
             name=self.experiment.name,
             training=training,
-            quality=self.quality,
+            calibration=None if self.fitted is None else self.fitted.calibration,
+            novelty=None if self.fitted is None else self.fitted.limits,
         )
 
     def _origin(self) -> dict[str, Any]:
@@ -168,15 +170,19 @@ class SceneRun(Run[Batch]):
         return origin
 
     def _finish(self) -> None:
-        self._measure_quality()
+        self._calibrate()
 
-    def _measure_quality(self, photos: Tensor | None = None) -> None:
+    def _calibrate(self, photos: Tensor | None = None) -> None:
+        """Fits what the model says of its errors, on more scenes the longer it has learned."""
         kept = self._kept().eval()
-        self.quality = quality_limits(
+        scenes = min(SCENES, max(BATCH, self.step * self.schedule.batch // LEARNED_FROM))
+        self.fitted = calibrate(
             kept,
-            generator=generator_for(self.options.seed, "quality"),
             backend=self.backend,
             supersample=self.experiment.supersample,
+            scenes=scenes,
+            refined_scenes=scenes // 4,
+            seed=self.options.seed,
             photos=photos,
         )
         self.posterior.train()

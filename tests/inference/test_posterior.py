@@ -610,3 +610,17 @@ def test_a_traced_position_moves_with_the_network(tiny: Tiny) -> None:
     expected = float(up - down) / (2 * step)
     assert float((gradient * kept).sum()) == pytest.approx(expected, rel=0.02)
     assert abs(expected) > 0.01
+
+
+def test_only_networks_that_were_told_so_claim_an_azimuth_to_a_thousandth_of_a_degree(
+    tiny: Tiny,
+) -> None:
+    """Weights of before mean what they meant; the same ones may be allowed to say more."""
+    before = tiny()
+    with torch.no_grad():
+        before.camera[-1].bias[2] = 30.0  # type: ignore[union-attr, index]
+    sharp = Posterior(before.spec, before.config.model_copy(update={"sharpest": 22.0}))
+    sharp.load_state_dict(before.state_dict())
+    image = torch.rand(3, 3, 64, 64)
+    told = [math.degrees(float(one.infer(image).azimuth_std.max())) for one in (before, sharp)]
+    assert told == pytest.approx([0.052, 0.00096], rel=0.02)

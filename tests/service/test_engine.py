@@ -12,6 +12,7 @@ from torch import Tensor
 from inference.checkpoint import Checkpoint, save_checkpoint
 from inference.estimate import Estimate
 from inference.images import Decoder, Picture
+from inference.novelty import Limits
 from inference.plain import PlainConfig, PlainPosterior
 from renderer import Scene, open_renderer
 from renderer.camera import project
@@ -115,12 +116,43 @@ def test_a_foreign_picture_is_not_trusted(
     assert "do not trust" in answer.warnings[-1]
 
 
-def test_the_checkpoint_may_bring_its_threshold(
+def test_an_older_checkpoint_may_bring_its_threshold(
     checkpoint: Checkpoint, scene: Scene, picture: Picture
 ) -> None:
     strict = checkpoint.config.model_copy(update={"quality": {"reconstruction_error": 1e-9}})
     answer = knowing(dataclasses.replace(checkpoint, config=strict), scene).infer(picture)
     assert not answer.quality.in_distribution
+
+
+def test_limits_of_a_checkpoint_decide_what_is_novel(
+    checkpoint: Checkpoint, scene: Scene, drawing: Picture
+) -> None:
+    limits = Limits(block=0.004, doubt=3.0)
+    config = checkpoint.config.model_copy(update={"novelty": limits})
+    knows = dataclasses.replace(checkpoint, config=config)
+    quality = knowing(knows, scene).infer(drawing).quality
+    assert quality.novelty == pytest.approx(0.0, abs=0.9) and quality.in_distribution
+    foreign = drawing.pixels.clone()
+    foreign[:, 30:36, 30:36] = torch.tensor([0.1, 0.9, 0.1])[:, None, None]
+    answer = knowing(knows, scene).infer(dataclasses.replace(drawing, pixels=foreign))
+    assert answer.quality.novelty is not None and answer.quality.novelty > 1
+    assert not answer.quality.in_distribution and "do not trust" in answer.warnings[-1]
+    response = compose(answer, request_id="r", stamp="s")
+    assert response.quality.novelty == answer.quality.novelty
+
+
+def test_intervals_go_with_the_spreads(
+    checkpoint: Checkpoint, scene: Scene, drawing: Picture
+) -> None:
+    response = compose(knowing(checkpoint, scene).infer(drawing), request_id="r", stamp="s")
+    azimuth = response.camera.azimuth
+    assert azimuth.std == pytest.approx(0.02)
+    widths = [azimuth.within[level] for level in ("0.5", "0.8", "0.9", "0.95")]
+    assert widths == pytest.approx([0.02 * z for z in (0.674, 1.282, 1.645, 1.96)], rel=0.01)
+    for item in response.objects:
+        assert (item.yaw.within == {}) == (item.symmetry.kind == "continuous")
+        distances = list(item.position_within.values())
+        assert distances == pytest.approx([1.177, 1.794, 2.146, 2.448], rel=0.01)
 
 
 def test_infers_the_same_twice_and_counts_its_time(engine: Engine, picture: Picture) -> None:

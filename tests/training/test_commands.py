@@ -74,9 +74,11 @@ def test_evaluate_writes_the_promised_keys(
     assert {"identity_accuracy", "precision"} <= figures.keys()
     for name in ("position_error_m", "yaw_error_rad", "azimuth_error_rad"):
         assert figures[name].keys() == {"median", "mean", "p90"}
-    assert figures["azimuth_error_rad"]["median"] > 0
     for name in ("position", "yaw", "azimuth"):
         assert figures["coverage"][name].keys() == LEVELS
+    assert figures["azimuth_error_rad"]["median"] > 0 and figures["calibrated"] is False
+    assert figures["ranks"]["azimuth"]["n"] == 70
+    assert {"identity_ece", "contraction", "coverage_by_std"} <= figures.keys()
     assert figures["milliseconds_per_image"] > 0
     assert "azimuth_error median" in capsys.readouterr().out
 
@@ -138,7 +140,7 @@ def test_perfect_answers_evaluate_perfectly(
     """With the truth in place of the network's answer, every figure is the best there is."""
     loaded = load_checkpoint(checkpoint)
     drawn: list[Scene] = []
-    from training import evaluate as module
+    from training import inferred as module
 
     sample = module.sample
 
@@ -167,6 +169,7 @@ def test_perfect_answers_evaluate_perfectly(
     [
         (("train", "tabeltop", "--out", "x"), "unknown experiment 'tabeltop'"),
         (("evaluate", "nowhere"), "no such folder"),
+        (("calibrate", "nowhere"), "no such folder"),
         (("render", "nothing.yaml", "--out", "x"), "no such file"),
         (("render", "tabletop", "--out", "x", "--scenes", "0"), "--scenes must be at least 1"),
     ],

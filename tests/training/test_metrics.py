@@ -7,8 +7,8 @@ import torch
 
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
-from training.evaluate import expected_calibration_error
 from training.metrics import accuracy, match, summary, yaw_errors
+from training.reliability import expected_calibration_error
 
 CUP, PAN, PLATE = 0, 1, 2
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from inference.build import AnyPosterior, NetworkConfig, build_posterior
+from inference.checkpoint import load_checkpoint, save_checkpoint
 from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from renderer import Renderer, Scene, SceneSpec, open_renderer
 from renderer.prior import sample
-from training.experiments import Experiment, find_experiment, vary
+from training.experiments import Experiment, find_experiment, relearning, vary
 from training.loop import RunOptions, train
 from training.objectives import Batch, Sleep, Wake, WakeConfig, WakeSleep, make_objective
 
@@ -131,6 +132,23 @@ def test_an_objective_brings_its_settings() -> None:
     assert find_experiment("tabletop", "wake-sleep").objective == "wake-sleep"
     supervised = find_experiment("tabletop-fixed", "supervised")
     assert supervised.network == PlainConfig(height=64, width=64, order="given")
+
+
+def test_a_model_relearns_another_look_of_its_world(tmp_path: Path) -> None:
+    """It keeps its network and takes the experiment's world; other objects are refused."""
+    network = PosteriorConfig(height=64, width=64, channels=8, hidden=16)
+    save_checkpoint(tmp_path, build_posterior(SceneSpec.load("tabletop"), network), name="known")
+    start = load_checkpoint(tmp_path)
+    varied = relearning(find_experiment("tabletop-varied"), start)
+    assert varied.spec == "tabletop-varied"
+    assert isinstance(varied.network, PosteriorConfig)
+    assert varied.network.sharpest > network.sharpest, "it may learn to be surer than it was"
+    assert varied.network.model_copy(update={"sharpest": network.sharpest}) == network
+    build_posterior(SceneSpec.load(varied.spec), varied.network).load_state_dict(
+        start.posterior.state_dict()
+    )
+    with pytest.raises(ValueError, match=r"--start .*knows cup, pan, plate"):
+        relearning(find_experiment("objects"), start)
 
 
 def test_networks_and_estimators_can_be_exchanged() -> None:

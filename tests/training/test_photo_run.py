@@ -80,7 +80,7 @@ def test_a_run_never_ends_with_a_worse_model(folder: Path, start: Path, tmp_path
     assert story["bound"] >= story["bound_at_the_start"]
     assert found.config.training["start_sha256"] == first.sha256
     assert (found.sha256 == first.sha256) == (story["kept_step"] == 0)
-    assert found.config.quality is not None
+    assert found.config.novelty is not None
 
 
 def test_a_run_dreams_of_what_photos_look_like(folder: Path, start: Path, tmp_path: Path) -> None:

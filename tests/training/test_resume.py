@@ -9,16 +9,19 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
+import training.run
 import training.scene_run
 from inference.posterior import PosteriorConfig
 from training.experiments import Experiment
 from training.loop import RunOptions, train
 from training.scene_run import SceneRun
+from training.state import StateError
 
 STEPS = 12
 
@@ -27,6 +30,7 @@ SCRIPT = textwrap.dedent(
     f"""
     import sys
     from pathlib import Path
+from typing import Any
     from inference.posterior import PosteriorConfig
     from training.experiments import Experiment
     from training.loop import RunOptions, train
@@ -175,6 +179,27 @@ def test_a_run_keeps_the_backend_that_auto_chose(
     assert after[0].backend == after[0].dreams.backend == "raycast"
     assert after[1].backend == "opengl"
     assert json.loads((tmp_path / "config.json").read_text())["training"]["backend"] == "raycast"
+
+
+def test_a_run_of_before_a_setting_was_known_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it could not name has its default; a setting that it named otherwise is another run."""
+    tiny = a_tiny_experiment()
+    options = RunOptions(out=tmp_path, steps=2, workers=0, threads=1)
+    SceneRun(tiny, options).save()
+    read_meta = training.run.read_meta
+
+    def of_before(path: Path) -> dict[str, Any]:
+        meta = read_meta(path)
+        del meta["identity"]["experiment"]["network"]["sharpest"]
+        return meta
+
+    monkeypatch.setattr(training.run, "read_meta", of_before)
+    assert SceneRun(tiny, options).resumes
+    sharper = tiny.network.model_copy(update={"sharpest": 20.0})
+    with pytest.raises(StateError, match="another experiment"):
+        SceneRun(tiny.model_copy(update={"network": sharper}), options)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""What the error of a number is like: the law behind every standard deviation that is given away.
+
+A network's spread, or the curvature of a likelihood, is the width of a Gaussian. Errors have longer
+tails, and a cup whose handle is barely seen may be turned the other way round. The law here is a
+normal with a share of a wider one and a little of a far wider one (Tukey's contaminated normal),
+and for angles a share that is about half a turn off, or anything. Its distribution function is in
+closed form. Its quantiles are the intervals that are given away; `std` is half of the one that
+holds 68 %, as physicists quote it: the moment, with one flip in a thousand, would say nothing of
+the others.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)  # of the intervals that are given away, and measured
+ONE_SIGMA = math.erf(math.sqrt(0.5))  # of a normal's mass
+FULL = math.pi  # rad, the farthest that an angle can be wrong
+WRAPS = 2  # turns on both sides from which a wide normal comes around again
+WIDEST = 1.5  # std over FULL: as good as uniform, and no wider than WRAPS hold
+LEAST = 1e-12  # std of what is known exactly
+GRID, FINEST = 160, 0.02  # points at which a quantile is looked for, the first in units of the core
+
+
+class ErrorLaw(NamedTuple):
+    """Laws of errors, all tensors of one shape `[...]`, widths in the unit of the error."""
+
+    core: Tensor  # std of the normal, positive
+    share: Tensor  # of the wider normal
+    factor: Tensor  # how many times wider, at least 1
+    rare: Tensor  # share of the widest normal
+    far: Tensor  # how many times wider than the wider one, at least 1
+    lost: Tensor  # probability that an angle is about half a turn off; 0 of what is no angle
+    around: Tensor  # std about that; very wide: the angle is anything
+
+    @staticmethod
+    def normal(std: Tensor) -> ErrorLaw:
+        """Of a Gaussian; an infinite `std` knows nothing."""
+        known, zero = std.isfinite(), torch.zeros_like(std)
+        core = std.where(known, 1.0).clamp_min(LEAST)
+        lost, around = 1 - known.to(std), zero + WIDEST * FULL
+        return ErrorLaw(core, zero, zero + 1, zero, zero + 1, lost, around)
+
+    @staticmethod
+    def of(table: Tensor) -> ErrorLaw:
+        """From what `table` made."""
+        return ErrorLaw(*table.unbind(-1))
+
+    def _normals(self) -> list[tuple[Tensor, Tensor]]:
+        """Shares and widths, from the narrowest."""
+        wider = self.core * self.factor
+        return [
+            (1 - self.share - self.rare, self.core),
+            (self.share, wider),
+            (self.rare, wider * self.far),
+        ]
+
+    def table(self) -> Tensor:
+        """As one tensor `[..., 7]`."""
+        return torch.stack(list(self), dim=-1)
+
+    def within_turn(self, error: Tensor, order: Tensor | float = 1.0) -> Tensor:
+        """Probability of an angle's error to be at most `error` rad, to either side.
+
+        Args:
+            error: `[...]` rad, from 0 to pi / order.
+            order: the angle repeats after 2 pi / order.
+        """
+        half = _half(error, order)
+        known = torch.zeros_like(error)
+        for weight, width in self._normals():
+            known = known + weight * _wrapped(error, width, half)
+        away = 1 - _wrapped((half - error).clamp_min(0.0), self.around, half)
+        return (1 - self.lost) * known + self.lost * away
+
+    def within_ellipse(self, distance: Tensor) -> Tensor:
+        """Probability of a Mahalanobis distance on the plane up to `distance`."""
+        outside = torch.zeros_like(distance)
+        for weight, width in self._normals():
+            outside = outside + weight * (-0.5 * (distance / width).square()).exp()
+        return 1 - outside
+
+    def within_line(self, value: Tensor) -> Tensor:
+        """Probability of an error on one axis of the plane to be below `value`, of either sign."""
+        below = torch.zeros_like(value)
+        for weight, width in self._normals():
+            below = below + weight * 0.5 * (1 + torch.erf(value / (width * math.sqrt(2))))
+        return below
+
+    def turn(self, levels: tuple[float, ...], order: Tensor | float = 1.0) -> Tensor:
+        """Half-widths, rad, of the intervals around an angle that hold the truth so often.
+
+        To half a percent: interpolated between points that lie close on a logarithmic scale.
+
+        Args:
+            levels: L probabilities.
+            order: the angle repeats after 2 pi / order.
+
+        Returns:
+            `[..., L]`.
+        """
+        half = _half(self.core, order).expand_as(self.core)
+        first = torch.minimum(FINEST * self.core, half / 2)
+        steps = torch.linspace(0.0, 1.0, GRID).to(self.core)
+        x = first[..., None] * (half / first)[..., None] ** steps
+        wide = ErrorLaw(*(value[..., None] for value in self))
+        inside = wide.within_turn(x, _unsqueezed(order))
+        level = torch.tensor(levels, device=x.device).to(x).expand(*x.shape[:-1], -1).contiguous()
+        index = torch.searchsorted(inside.contiguous(), level).clamp(1, GRID - 1)
+        (a, b), (low, high) = (
+            (value.gather(-1, index - 1), value.gather(-1, index)) for value in (x, inside)
+        )
+        part = ((level - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
+        return a + part * (b - a)
+
+    def ellipse(self, level: float) -> Tensor:
+        """Mahalanobis distance up to which the truth lies so often."""
+        shapes = torch.stack([self.share, self.factor, self.rare, self.far], dim=-1)
+        factors = [_ellipse(*shape, level) for shape in shapes.view(-1, 4).tolist()]
+        return self.core * shapes.new_tensor(factors).view(self.core.shape)
+
+    def log_density(self, error: Tensor, *, plane: bool, order: Tensor | float = 1.0) -> Tensor:
+        """Log density of errors, up to a constant.
+
+        Args:
+            error: `[...]`, an angle's (rad), or a Mahalanobis distance on the plane.
+            plane: which of both.
+            order: of the angle.
+        """
+        half = _half(error, order)
+        axes = 2 if plane else 1
+        parts = [((1 - self.lost) * part, width, error) for part, width in self._normals()]
+        turns = torch.arange(-WRAPS, WRAPS + 1)
+        if plane:
+            turns = torch.zeros(1)
+        else:
+            parts.append((self.lost, self.around, half - error))
+        logs = []
+        for weight, width, offset in parts:
+            std = width if plane else torch.minimum(width, WIDEST * half)
+            z = (offset[..., None] + 2 * half[..., None] * turns.to(error)) / std[..., None]
+            logs.append((weight.log() - axes * std.log())[..., None] - 0.5 * z.square())
+        return torch.cat(logs, dim=-1).logsumexp(-1)
+
+
+def _half(like: Tensor, order: Tensor | float) -> Tensor:
+    """The farthest that an angle can be wrong which repeats after 2 pi / `order`, rad."""
+    return FULL / torch.as_tensor(order, device=like.device).to(like).clamp_min(1.0)
+
+
+def _unsqueezed(order: Tensor | float) -> Tensor | float:
+    return order[..., None] if isinstance(order, Tensor) and order.dim() else order
+
+
+def _wrapped(error: Tensor, std: Tensor, half: Tensor) -> Tensor:
+    """Probability that a normal angle, wrapped to +-`half`, is at most `error` away."""
+    scale = 1 / (torch.minimum(std, WIDEST * half) * math.sqrt(2))
+    total = torch.erf(error * scale)
+    for turn in range(1, WRAPS + 1):
+        shift = 2 * half * turn
+        total = total + torch.erf((shift + error) * scale) - torch.erf((shift - error) * scale)
+    return total.clamp(0.0, 1.0)
+
+
+@lru_cache(maxsize=256)
+def _ellipse(share: float, factor: float, rare: float, far: float, level: float) -> float:
+    """`ErrorLaw.ellipse` for a core of 1, by bisection."""
+    low = math.sqrt(-2 * math.log1p(-level))
+    high = low * factor * far
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        square = middle * middle / 2
+        outside = (1 - share - rare) * math.exp(-square)
+        outside += share * math.exp(-square / factor**2)
+        outside += rare * math.exp(-square / (factor * far) ** 2)
+        low, high = (middle, high) if outside > 1 - level else (low, middle)
+    return high
