@@ -111,15 +111,15 @@ def test_only_what_may_move_does() -> None:
 def test_blur_lends_slopes_their_reach() -> None:
     drawing, true = Discs(), scenes(slots=1)
     image = drawing.render(true)
-    far = replace(true, position=true.position + torch.tensor([0.17, 0.0]))
-    missed = []
+    far = replace(true, position=true.position + torch.tensor([0.3, 0.0]))
+    found = []
     for blur in (0.0, 4.0):
         fit = begin(drawing, far, image, blur=blur)
-        for _ in range(6):
+        for _ in range(8):
             fit = step(drawing, fit, image, blur=blur)
-        missed.append((drawing.render(fit.scene) - image).square().sum((1, 2, 3)))
-    assert (missed[1] < 0.1).float().mean() > 0.9
-    assert missed[1].mean() < missed[0].mean()
+        missed = (drawing.render(fit.scene) - image).square().sum((1, 2, 3))
+        found.append(float((missed < 0.1).float().mean()))
+    assert found[0] < 0.1 and found[1] > 0.4
 
 
 def test_spreads_are_those_of_what_noise_does() -> None:
