@@ -43,6 +43,21 @@ class Assets(StaticFiles):
         return Response(content, headers=headers)
 
 
+def compressed(response: Response, headers: Headers) -> Response:
+    """An answer as bytes, compressed where the request's headers say that this is taken."""
+    response.headers["Vary"] = "Accept-Encoding"
+    if not takes_gzip(headers.get("accept-encoding", "")):
+        return response
+    content = _squeezed(bytes(response.body))
+    changed = dict(response.headers) | {
+        "content-encoding": "gzip",
+        "content-length": str(len(content)),
+    }
+    if "etag" in changed:  # weak: the same thing, not the same bytes
+        changed["etag"] = f"W/{changed['etag'].removeprefix('W/')}"
+    return Response(content, response.status_code, changed)
+
+
 def takes_gzip(accepted: str) -> bool:
     """Whether an Accept-Encoding names gzip, or anything, and does not refuse it by `q=0`."""
     for item in accepted.lower().split(","):
@@ -59,3 +74,9 @@ def _compressed(file: Path, changed: int) -> bytes:
 
 
 ASSETS = Assets(directory=STATIC)
+
+
+@lru_cache(maxsize=16)
+def _squeezed(content: bytes) -> bytes:
+    """Gzip of what is asked for again and again."""
+    return gzip.compress(content, 9, mtime=0)

@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Header, Path
+from fastapi import APIRouter, Header, Path, Request
 from starlette.responses import Response
 
 from renderer.glb import object_glb
 from renderer.spec import SceneSpec
 from service import openapi, problems
+from service.assets import compressed
 from service.conditional import matches
 from service.dependencies import Serving
 from service.problems import Problem
@@ -36,6 +37,7 @@ class GlbResponse(Response):
 )
 async def mesh(
     name: Annotated[str, Path(description="One of `classes` in GET /model.", max_length=128)],
+    request: Request,
     runtime: Serving,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
@@ -55,7 +57,7 @@ async def mesh(
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    return GlbResponse(content, headers=headers)
+    return compressed(GlbResponse(content, headers=headers), request.headers)
 
 
 @lru_cache(maxsize=64)
