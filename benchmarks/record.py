@@ -42,8 +42,10 @@ def joined(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise ValueError("the files are of several machines; measure all parts on one")
     parts: dict[str, Any] = {}
     for name, part in (item for result in results for item in result["parts"].items()):
-        before = parts.setdefault(name, part)
-        if before is not part:
+        before = parts.get(name)
+        if before is None:
+            parts[name] = part
+        else:
             parts[name] = {
                 **part,
                 "took": before["took"] + part["took"],

@@ -27,7 +27,8 @@ def test_the_page_can_be_made_again(tmp_path: Path) -> None:
     result = record.read(DOCS / page.SERVICE_FIGURES)
     text = (DOCS / page.SERVICE_PAGE).read_text(encoding="utf-8")
     (tmp_path / page.SERVICE_PAGE).write_text(
-        re.sub(r"(?<= -->\n).*?(?=\n<!-- end)", "old", text, flags=re.S), encoding="utf-8"
+        re.sub(r"(<!-- begin: [\w-]+ -->\n).*?(<!-- end -->)", r"\1old\n\2", text, flags=re.S),
+        encoding="utf-8",
     )
     page.make(result, tmp_path)
     assert (tmp_path / page.SERVICE_PAGE).read_text(encoding="utf-8") == text
