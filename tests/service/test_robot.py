@@ -44,7 +44,7 @@ def test_watches_a_table(
         while client.get("/readyz").status_code == 503:
             pass
         url = str(client.base_url)
-        photos = [str(PHOTOS / "table-06.png"), str(PHOTOS / "table-00.png")]  # three, and none
+        photos = [str(PHOTOS / "table-08.png"), str(PHOTOS / "table-00.png")]  # three, and none
         assert run(*photos, "--url", url, "--every", "0.2", "--scenes", "3") == 0
     said = capsys.readouterr().out
     assert said.count("appeared at") >= 3
@@ -106,7 +106,7 @@ def scenes(serve: Callable[..., Any]) -> list[CameraScene]:
         while client.get("/readyz").status_code == 503:
             pass
         with Client(str(client.base_url)) as own:
-            for frame, photo in enumerate(("table-06.png", "table-00.png"), 1):
+            for frame, photo in enumerate(("table-08.png", "table-00.png"), 1):
                 answer = own.infer((PHOTOS / photo).read_bytes())
                 source = FrameSource(name="front", frame=frame)
                 found.append(CameraScene(**dict(answer), source=source))

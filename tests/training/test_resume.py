@@ -30,7 +30,6 @@ SCRIPT = textwrap.dedent(
     f"""
     import sys
     from pathlib import Path
-from typing import Any
     from inference.posterior import PosteriorConfig
     from training.experiments import Experiment
     from training.loop import RunOptions, train
