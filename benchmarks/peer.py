@@ -27,6 +27,7 @@ from inference.air2d import Air2d
 from training.picture_experiments import PICTURE_EXPERIMENTS
 from training.picture_run import enumerated_loss
 from training.pictures import Pictures, load_pictures
+from training.run import bfloat16_pays
 
 OURS, PYRO = "ours", "pyro"
 EXPERIMENT = PICTURE_EXPERIMENTS["multi-mnist-pyro"]
@@ -166,8 +167,7 @@ class Ours:
         warm = min(1.0, self.steps / EXPERIMENT.warmup)
         for group in self.adam.param_groups:
             group["lr"] = EXPERIMENT.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * part))
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_pays()):
             loss = enumerated_loss(self.model, image, EXPERIMENT, part=part).loss
         self.adam.zero_grad()
         loss.backward()

@@ -20,10 +20,10 @@ from training.figures import save
 from training.inferred import Inferred
 from training.metrics import summary
 from training.novelty import KNOWN, novelty_figures
-from training.page import markdown, number
+from training.page import IMAGES, markdown, number
 from training.reliability import SAMPLES
 
-PAGE, DATA, IMAGES = "accuracy.md", "accuracy.json", "images"
+PAGE, DATA = "accuracy.md", "accuracy.json"
 SEEN = (0.0, 70.0, 90.0, 99.9, 100.0)  # %, of an object
 MACHINE = "two cores of an x86-64 processor, no GPU"
 

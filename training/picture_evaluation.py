@@ -10,6 +10,7 @@ import torch
 from inference.air2d import Air2d
 from inference.checkpoint2d import Checkpoint2d
 from inference.enumerated import enumerated_bound
+from inference.folder import FolderConfig
 from training import stroke_evaluation
 from training.dreams import generator_for
 from training.picture_experiments import PictureExperiment
@@ -54,15 +55,36 @@ def evaluate_pictures(
         figures = measure(checkpoint.model, pictures, generator=generator)
     else:
         figures = measure_strokes(checkpoint.model, pictures, strokes, generator=generator)
+    spent = time.perf_counter() - started
+    return with_origin(figures, checkpoint.config, data, seed=seed, seconds=spent)
+
+
+def with_origin(
+    figures: dict[str, Any],
+    config: FolderConfig,
+    data: PictureData,
+    *,
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Figures with what they are of: the model, the images, and how long each of these took.
+
+    Args:
+        figures: that were measured.
+        config: of the checkpoint.
+        data: the images.
+        seed: of the evaluation.
+        seconds: that measuring took.
+    """
     return {
-        "checkpoint": checkpoint.config.name,
-        "sha256": checkpoint.config.sha256,
+        "checkpoint": config.name,
+        "sha256": config.sha256,
         "form": data.form,
         "counts": list(data.counts),
-        "images": images,
+        "images": data.images,
         "seed": seed,
         **figures,
-        "milliseconds_per_image": 1000 * (time.perf_counter() - started) / images,
+        "milliseconds_per_image": 1000 * seconds / data.images,
     }
 
 

@@ -10,7 +10,7 @@ import torch
 from inference.checkpoint_rival import RivalCheckpoint
 from inference.rival import Rival
 from training.dreams import generator_for
-from training.picture_evaluation import evaluation_set
+from training.picture_evaluation import evaluation_set, with_origin
 from training.pictures import Pictures, load_pictures
 from training.rival_experiments import RivalExperiment
 
@@ -45,16 +45,8 @@ def evaluate_rival(
     pictures = load_pictures(data, "test")
     started = time.perf_counter()
     figures = measure_rival(checkpoint.model, pictures, generator=generator_for("evaluate", seed))
-    return {
-        "checkpoint": checkpoint.config.name,
-        "sha256": checkpoint.config.sha256,
-        "form": data.form,
-        "counts": list(data.counts),
-        "images": images,
-        "seed": seed,
-        **figures,
-        "milliseconds_per_image": 1000 * (time.perf_counter() - started) / images,
-    }
+    spent = time.perf_counter() - started
+    return with_origin(figures, checkpoint.config, data, seed=seed, seconds=spent)
 
 
 @torch.no_grad()

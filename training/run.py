@@ -281,17 +281,18 @@ class Run(ABC, Generic[BatchT]):
         progress.report(row)
 
 
+def bfloat16_pays() -> bool:
+    """Whether this processor has instructions for bfloat16; without, float32 is faster."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def _precision(options: RunOptions) -> torch.dtype:
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if options.precision in named:
         return named[options.precision]
     if options.precision != "auto":
         raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
-    if options.device == "cpu":
-        # On a CPU without instructions for it, bfloat16 is slower than float32.
-        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    else:
-        fast = torch.cuda.is_bf16_supported()
+    fast = bfloat16_pays() if options.device == "cpu" else torch.cuda.is_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
