@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_what_is_drawn_is_inferred_while_it_is_drawn(flat: tuple[Any, FlatServer
     expect(big).to_have_text("0things")
 
 
+def farthest(page: Any, drawn: list[tuple[float, float]]) -> float:
+    """How far the middle of an attention window is from what was drawn, px of the canvas."""
+    windows = page.evaluate(
+        "[...document.querySelectorAll('.sheet .window')].map((one) =>"
+        " ['x', 'y', 'width', 'height'].map((name) => Number(one.getAttribute(name))))"
+    )
+    middles = sorted((x + width / 2, y + height / 2) for x, y, width, height in windows)
+    if len(middles) != len(drawn):
+        return math.inf
+    return max(math.dist(*pair) for pair in zip(middles, drawn, strict=True))
+
+
 def test_the_shipped_model_reads_what_is_drawn(
     visit: Callable[..., Any], serve: Callable[..., Any]
 ) -> None:
@@ -133,13 +146,12 @@ def test_the_shipped_model_reads_what_is_drawn(
         expect(big).to_have_text("1thing")
         stroke(page, (0.6, 0.55), (0.8, 0.55), (0.65, 0.9))  # a seven
         expect(big).to_have_text("2things")
-        windows = [
-            {name: float(one.get_attribute(name) or 0) for name in ("x", "y", "width", "height")}
-            for one in page.locator(".sheet .window").all()
-        ]
-        middles = sorted((w["x"] + w["width"] / 2, w["y"] + w["height"] / 2) for w in windows)
-        for (x, y), drawn in zip(middles, ((10.0, 16.0), (35.0, 36.0)), strict=True):
-            assert abs(x - drawn[0]) < 4 and abs(y - drawn[1]) < 4
+        # Two things are counted before the seven is finished: the windows move with it.
+        drawn = [(10.0, 16.0), (35.0, 36.0)]
+        deadline = time.monotonic() + 10
+        while farthest(page, drawn) >= 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert farthest(page, drawn) < 4
         assert page.evaluate("performance.getEntriesByName('stroke to inference').length") > 2
         visited.context.close()  # before its server ends
 
