@@ -91,6 +91,7 @@ _BUILTIN = (
         data=PictureData(form="shrunk-digits"),
         network=Air2dConfig(prior=SHRUNK),
         steps=12_000,
+        toll=12.0,  # digits of half the area are worth half the nats
     ),
     # Sprites have half the brightness of digits, so that two may add up: the noise is halved too.
     # Which colour a sprite has is all in its code, which is read from the beginning or never.
