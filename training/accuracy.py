@@ -85,10 +85,16 @@ def measure(
     renderer.close()
     other = "raycast" if name == "opengl" else "opengl"
     elsewhere = []
-    for title, options, backend_name, nuisance in (
-        ("sensor noise, blur, exposure", "--nuisance", name, True),
-        ("the other backend", f"--backend {other}", other, False),
-        ("the other backend, noise and blur", f"--backend {other} --nuisance", other, True),
+    for title, options, backend_name, nuisance, jpeg in (
+        ("sensor noise, blur, exposure", "--nuisance", name, True, False),
+        ("the other backend", f"--backend {other}", other, False, False),
+        (
+            "the other backend, noise, blur, JPEG",
+            f"--backend {other} --nuisance --jpeg",
+            other,
+            True,
+            True,
+        ),
     ):
         found, _ = run(
             posterior,
@@ -96,6 +102,7 @@ def measure(
             generator=generator_for("evaluate", seed),
             backend=backend_name,
             nuisance=nuisance,
+            jpeg=jpeg,
         )
         elsewhere.append(Elsewhere(title, options, found))
     scores = score_worlds(checkpoint, pictures=novel, seed=seed, backend=name, meshes=meshes)

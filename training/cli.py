@@ -120,6 +120,7 @@ def evaluate(
     seed: int = 0,
     backend: Literal["auto", "opengl", "raycast"] = "auto",
     nuisance: bool = False,
+    jpeg: bool = False,
     world: str | None = None,
     refine: int = 0,
     counts: tuple[int, ...] | None = None,
@@ -133,6 +134,7 @@ def evaluate(
         seed: of the scenes; training never draws any of them.
         backend: that draws them.
         nuisance: draw light, colours and camera, and spoil the pictures, as the SceneSpec says.
+        jpeg: write them as JPEG of quality 60 to 98 as well, with `nuisance`.
         world: a SceneSpec to draw the scenes from instead of the checkpoint's own: the same objects
             and camera in another light, or in other colours.
         refine: measure the scenes after so many steps of render and compare as well; 5 are enough.
@@ -148,9 +150,10 @@ def evaluate(
     from training import picture_evaluation, rival_evaluation
 
     flat, rival = holds_glimpses(checkpoint), holds_rival(checkpoint)
-    if (flat or rival) and (nuisance or world is not None or refine or backend != "auto"):
+    if (flat or rival) and (nuisance or jpeg or world is not None or refine or backend != "auto"):
         raise ValueError(
-            f"--backend, --nuisance, --world and --refine are for scenes; {checkpoint} is 2D"
+            "--backend, --nuisance, --jpeg, --world and --refine are for scenes; "
+            f"{checkpoint} is 2D"
         )
     n = scenes if scenes is not None else 10_000 if flat or rival else 1000
     if flat:
@@ -172,6 +175,7 @@ def evaluate(
             seed=seed,
             backend=backend,
             nuisance=nuisance,
+            jpeg=jpeg,
             world=None if world is None else SceneSpec.load(world),
             refine=refine,
         )

@@ -30,6 +30,7 @@ def evaluate(
     seed: int,
     backend: str = "auto",
     nuisance: bool = False,
+    jpeg: bool = False,
     world: SceneSpec | None = None,
     refine: int = 0,
 ) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def evaluate(
         seed: of the scenes; none of them occurs in training, whatever its seed.
         backend: that draws the pictures.
         nuisance: whether all of the spec's nuisance is in the pictures.
+        jpeg: whether they are written as JPEG besides.
         world: where the scenes are, if not where the checkpoint was trained: the same objects
             under another light, or in other colours.
         refine: steps of render and compare, the figures afterwards under `refined`; 0 for none.
@@ -49,8 +51,11 @@ def evaluate(
         The figures as plain data, with the keys that the design names.
 
     Raises:
-        ValueError: no scenes, or a world with other objects or another camera.
+        ValueError: no scenes, JPEG without nuisance, or a world with other objects or another
+            camera.
     """
+    if jpeg and not nuisance:
+        raise ValueError("--jpeg is of photos: give --nuisance with it")
     if refine < 0:
         raise ValueError("--refine must not be below 0")
     if scenes < 1:
@@ -66,6 +71,7 @@ def evaluate(
         backend=backend,
         supersample=checkpoint.supersample,
         nuisance=nuisance,
+        jpeg=jpeg,
         refine=refine,
     )
     return report(
@@ -74,6 +80,7 @@ def evaluate(
         seed=seed,
         backend=name,
         nuisance=nuisance,
+        jpeg=jpeg,
         world=None if world is None else world.name,
         refine=refine,
     )
@@ -86,6 +93,7 @@ def report(
     seed: int,
     backend: str,
     nuisance: bool = False,
+    jpeg: bool = False,
     world: str | None = None,
     refine: int = 0,
 ) -> dict[str, Any]:
@@ -97,6 +105,7 @@ def report(
         "seed": seed,
         "backend": backend,
         "nuisance": nuisance,
+        "jpeg": jpeg,
         "world": world,
         "calibrated": checkpoint.config.calibration is not None,
         **figures_of(checkpoint, inferred, seed),

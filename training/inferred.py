@@ -22,8 +22,10 @@ from renderer.nuisance import photograph
 from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
+from renderer.variation import Noise
 
 BATCH = 64
+JPEG_QUALITY = (60, 98)  # from what looks bad to what looks untouched
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def run(
     supersample: int,
     nuisance: bool,
     calibration: Calibration | None = None,
+    jpeg: bool = False,
     world: SceneSpec | None = None,
     refine: int = 0,
     keep: bool = False,
@@ -63,6 +66,7 @@ def run(
         backend: that draws.
         supersample: samples a pixel along each axis.
         nuisance: whether all of the spec's nuisance is in the pictures.
+        jpeg: whether they are written as JPEG besides, whatever the spec says of that.
         calibration: of the network, if it has one.
         world: where the scenes are, if not in the network's own.
         refine: steps of render and compare; 0 for none.
@@ -70,6 +74,8 @@ def run(
     """
     renderer = open_like(posterior, backend, supersample)
     spec, outside = posterior.spec, renderer
+    if jpeg:
+        world = as_jpegs(world or spec)
     if world is not None:
         spec, outside = world, open_like(posterior, renderer.name, supersample, world)
     parts = []
@@ -79,6 +85,13 @@ def run(
             part = refine_all(posterior, part, renderer, pictures, refine, calibration)
         parts.append(replace(part, pictures=pictures if keep else None))
     return join(parts), renderer.name
+
+
+def as_jpegs(spec: SceneSpec) -> SceneSpec:
+    """The same world, whose photos are written as JPEG."""
+    noise = (spec.nuisance.noise or Noise()).model_copy(update={"jpeg_quality": JPEG_QUALITY})
+    nuisance = spec.nuisance.model_copy(update={"noise": noise})
+    return spec.model_copy(update={"nuisance": nuisance})
 
 
 def draw(
