@@ -72,6 +72,8 @@ class Peer:
     """A copy of Pyro's repository; its own requirements must be installed."""
     seconds: float = 300.0
     """That each learns."""
+    ours: float | None = None
+    """Seconds that ours learns, if not as long: it plans for all of its time."""
     turn: float = 15.0
     """Seconds that each learns before it is the other's turn, and both are measured."""
 
@@ -81,8 +83,9 @@ class Peer:
         if self.pyro is None:
             figures.skipped[PYRO] = "name a copy of its repository: --peer.pyro DIR"
             return figures
-        if not 0 < self.turn <= self.seconds:
-            raise ValueError("peer: the turn must be above 0 and not longer than the seconds")
+        limits = {PYRO: self.seconds, OURS: self.seconds if self.ours is None else self.ours}
+        if not 0 < self.turn <= min(limits.values()):
+            raise ValueError("peer: the turn must be above 0 and not longer than either learns")
         torch.manual_seed(settings.seed)
         try:
             learners: dict[str, Learner] = {PYRO: PyroAir(Path(self.pyro)), OURS: Ours()}
@@ -93,21 +96,25 @@ class Peer:
         held_out = load_pictures(EXPERIMENT.data.model_copy(update={"images": HELD_OUT}), "test")
         generator = torch.Generator().manual_seed(settings.seed)
         spent, steps = dict.fromkeys(learners, 0.0), dict.fromkeys(learners, 0)
-        while min(spent.values()) < self.seconds:
-            for name, learner in learners.items():
-                until = min(spent[name] + self.turn, self.seconds)
+        worked = dict.fromkeys(learners, 0.0)
+        while learning := [name for name in learners if spent[name] < limits[name]]:
+            for name in learning:
+                learner, limit = learners[name], limits[name]
+                until = min(spent[name] + self.turn, limit)
                 while spent[name] < until:
                     rows = torch.randint(
                         len(pictures.image), (EXPERIMENT.batch,), generator=generator
                     )
                     image = pictures.batch(rows)
-                    began = time.perf_counter()
-                    learner.step(image, spent[name] / self.seconds)
+                    began, before = time.perf_counter(), time.process_time()
+                    learner.step(image, spent[name] / limit)
                     spent[name] += time.perf_counter() - began
+                    worked[name] += time.process_time() - before
                     steps[name] += 1
                 row = {
                     "learner": name,
                     "seconds": spent[name],
+                    "cpu_seconds": worked[name],
                     "steps": steps[name],
                     "count_accuracy": accuracy(learner, held_out),
                 }
@@ -122,26 +129,32 @@ class Peer:
             mine = [row for row in figures.rows if row["learner"] == name]
             last = mine[-1]
             reached = [
-                next((r["seconds"] for r in mine if r["count_accuracy"] >= level), None)
+                next((row for row in mine if row["count_accuracy"] >= level), None)
                 for level in LEVELS
             ]
             rows.append(
                 (
                     name,
                     f"{last['steps'] / last['seconds']:.1f}",
+                    _times(last),
                     f"{last['count_accuracy']:.4f}",
-                    *("–" if value is None else f"{value:.0f}" for value in reached),
+                    *("–" if row is None else _times(row) for row in reached),
                 )
             )
         return {
             "peer": Table(
-                f"Learning to count digits for {self.seconds:.0f} s, batches of "
-                f"{EXPERIMENT.batch}, count accuracy on {HELD_OUT} images of test digits",
-                ("learner", "steps/s", "at the end", *(f"s to {level}" for level in LEVELS)),
+                f"Learning to count digits, batches of {EXPERIMENT.batch}, "
+                f"count accuracy on {HELD_OUT} images of test digits",
+                ("learner", "steps/s", "s", "at the end", *(f"s to {level}" for level in LEVELS)),
                 tuple(rows),
-                note="Seconds of the learner's own steps; the two take turns.",
+                note="Seconds of the learner's own steps by the clock (of processors); the two "
+                "take turns.",
             )
         }
+
+
+def _times(row: dict[str, Any]) -> str:
+    return f"{row['seconds']:.0f} ({row['cpu_seconds']:.0f})"
 
 
 @torch.no_grad()
