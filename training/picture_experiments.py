@@ -53,7 +53,8 @@ class PictureExperiment(ImageExperiment):
 
 # Windows as large as digits, and a bit.
 OWN_SIZE = GlimpsePrior(side=0.45, side_spread=0.15, shift=0.35)
-SHRUNK = GlimpsePrior(side=0.33, side_spread=0.1, shift=0.35)
+SHRUNK = GlimpsePrior(side=0.35, side_spread=0.1, shift=0.35)
+SPRITES = GlimpsePrior(side=0.33, side_spread=0.1, shift=0.35)
 # A stroke has to be worth more than a digit has: there is always a bit more to explain.
 STROKES = GlimpsePrior(ratio=1e-4, side=0.45, side_spread=0.15, shift=0.35)
 DRAWINGS = 19_280  # of Omniglot's background set: all of them
@@ -91,6 +92,8 @@ _BUILTIN = (
         data=PictureData(form="shrunk-digits"),
         network=Air2dConfig(prior=SHRUNK),
         steps=12_000,
+        learning_rate=1e-3,
+        warmup=2_000,  # at this rate at once, two digits become one glimpse for good
         toll=12.0,  # digits of half the area are worth half the nats
     ),
     # Sprites have half the brightness of digits, so that two may add up: the noise is halved too.
@@ -98,7 +101,7 @@ _BUILTIN = (
     PictureExperiment(
         name="sprites",
         data=PictureData(form="sprites"),
-        network=Air2dConfig(channels=3, prior=SHRUNK, std=0.15, first_code=-2.5),
+        network=Air2dConfig(channels=3, prior=SPRITES, std=0.15, first_code=-2.5),
         steps=3_000,
         learning_rate=1e-3,
         code_weight=0.05,
