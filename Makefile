@@ -17,6 +17,9 @@ CHECKPOINT ?= checkpoints/tabletop
 # Further arguments: make test ARGS="-k scene -x", make bench ARGS="--help"
 ARGS ?=
 
+# Processes that share the tests out, file by file.
+JOBS ?= 2
+
 PY  := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
@@ -27,8 +30,8 @@ PIP := $(PY) -m pip install --disable-pip-version-check --quiet --constraint con
 serve: $(VENV)/.installed ## the server (HOST, PORT, CHECKPOINT)
 	$(PY) -m service serve --host "$(HOST)" --port "$(PORT)" --checkpoint "$(CHECKPOINT)"
 
-test: $(VENV)/.installed-test ## all tests but the slow ones (ARGS)
-	$(PY) -m pytest $(ARGS)
+test: $(VENV)/.installed-test ## all tests but the slow ones, JOBS at once (ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-test ## only the slow tests: minutes each (ARGS)
 	$(PY) -m pytest -m slow --timeout 3600 $(ARGS)

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import renderer.choice
 
 Encode = Callable[..., bytes]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of several test processes each takes one core: threads that wait for each other crawl."""
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
