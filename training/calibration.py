@@ -67,7 +67,7 @@ def calibrate(
     photos: Tensor | None = None,
     tick: Callable[[int], None] = lambda pictures: None,
 ) -> Fitted:
-    """Draws held-out scenes, half of them with all of the nuisance, and fits what is said of them.
+    """Draws held-out scenes, a quarter of them with all of the nuisance, and fits what is said of them.
 
     Args:
         posterior: the network.
@@ -203,7 +203,11 @@ def _allow_for(
 def _mixed(
     renderer: Renderer, scenes: int, generator: torch.Generator
 ) -> Iterator[tuple[Scene, Tensor]]:
-    """Batches of scenes and pictures, every other one with all of the nuisance."""
+    """Batches of scenes and pictures, every fourth one with all of the nuisance.
+
+    One law has to do for both. With as many of both it claimed too much of plain pictures, by two
+    points of coverage, and too little of the others.
+    """
     for index, start in enumerate(range(0, scenes, BATCH)):
         size = min(BATCH, scenes - start)
-        yield from draw(renderer, size, generator=generator, nuisance=index % 2 == 1)
+        yield from draw(renderer, size, generator=generator, nuisance=index % 4 == 3)

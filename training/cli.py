@@ -204,7 +204,7 @@ def calibrate(
 
     Args:
         checkpoint: its folder; its config.json is written anew.
-        scenes: how many are drawn, half of them with all of the SceneSpec's nuisance.
+        scenes: how many are drawn, a quarter of them with all of the SceneSpec's nuisance.
         refined_scenes: how many of these are refined as well, for refined answers.
         seed: of the scenes.
         backend: that draws them.
