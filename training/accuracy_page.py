@@ -97,8 +97,8 @@ def _introduction(checkpoint: Checkpoint, measured: Measured) -> str:
     if calibration is not None:
         fitted = (
             f"What it says of its errors was fitted on {calibration.scenes:,} other scenes, "
-            f"{calibration.refined_scenes:,} of them refined, a quarter of all with sensor noise, blur "
-            "and exposure."
+            f"{calibration.refined_scenes:,} of them refined, a quarter of all with sensor noise, "
+            "blur and exposure."
         )
     return f"""# How accurate, and how sure
 

@@ -67,7 +67,7 @@ def calibrate(
     photos: Tensor | None = None,
     tick: Callable[[int], None] = lambda pictures: None,
 ) -> Fitted:
-    """Draws held-out scenes, a quarter of them with all of the nuisance, and fits what is said of them.
+    """Draws held-out scenes, a quarter with all of the nuisance, and fits what is said of them.
 
     Args:
         posterior: the network.
