@@ -1,8 +1,8 @@
 """Learning to count digits: ours and the AIR example of Pyro's repository, side by side.
 
 Nothing of Pyro's is kept here: whoever has a copy of its repository names it. The two take turns on
-the same images and threads, and only the time of their own steps counts, so that the ratios hold on
-a machine that is not idle.
+the same images and threads, and only what processors spend on their own steps counts, so that the
+figures hold on a machine that is not idle.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Peer:
     pyro: str | None = None
     """A copy of Pyro's repository; its own requirements must be installed."""
     seconds: float = 300.0
-    """That each learns."""
+    """That each learns, of processors: with one thread those of the clock of an idle machine."""
     ours: float | None = None
     """Seconds that ours learns, if not as long: it plans for all of its time."""
     turn: float = 15.0
@@ -96,7 +96,7 @@ class Peer:
         held_out = load_pictures(EXPERIMENT.data.model_copy(update={"images": HELD_OUT}), "test")
         generator = torch.Generator().manual_seed(settings.seed)
         spent, steps = dict.fromkeys(learners, 0.0), dict.fromkeys(learners, 0)
-        worked = dict.fromkeys(learners, 0.0)
+        clock = dict.fromkeys(learners, 0.0)
         while learning := [name for name in learners if spent[name] < limits[name]]:
             for name in learning:
                 learner, limit = learners[name], limits[name]
@@ -108,18 +108,18 @@ class Peer:
                     image = pictures.batch(rows)
                     began, before = time.perf_counter(), time.process_time()
                     learner.step(image, spent[name] / limit)
-                    spent[name] += time.perf_counter() - began
-                    worked[name] += time.process_time() - before
+                    clock[name] += time.perf_counter() - began
+                    spent[name] += time.process_time() - before
                     steps[name] += 1
                 row = {
                     "learner": name,
-                    "seconds": spent[name],
-                    "cpu_seconds": worked[name],
+                    "seconds": clock[name],
+                    "cpu_seconds": spent[name],
                     "steps": steps[name],
                     "count_accuracy": accuracy(learner, held_out),
                 }
                 figures.rows.append(row)
-                say(f"{name}: {row['count_accuracy']:.3f} after {row['seconds']:.0f} s")
+                say(f"{name}: {row['count_accuracy']:.3f} after {row['cpu_seconds']:.0f} s")
         return figures
 
     def tables(self, figures: Figures) -> dict[str, Table]:
@@ -135,7 +135,7 @@ class Peer:
             rows.append(
                 (
                     name,
-                    f"{last['steps'] / last['seconds']:.1f}",
+                    f"{last['steps'] / last['cpu_seconds']:.1f}",
                     _times(last),
                     f"{last['count_accuracy']:.4f}",
                     *("–" if row is None else _times(row) for row in reached),
@@ -147,14 +147,14 @@ class Peer:
                 f"count accuracy on {HELD_OUT} images of test digits",
                 ("learner", "steps/s", "s", "at the end", *(f"s to {level}" for level in LEVELS)),
                 tuple(rows),
-                note="Seconds of the learner's own steps by the clock (of processors); the two "
-                "take turns.",
+                note="Seconds that processors spent on the learner's own steps (by the clock, of a "
+                "machine that may have done other work beside); the two take turns.",
             )
         }
 
 
 def _times(row: dict[str, Any]) -> str:
-    return f"{row['seconds']:.0f} ({row['cpu_seconds']:.0f})"
+    return f"{row['cpu_seconds']:.0f} ({row['seconds']:.0f})"
 
 
 @torch.no_grad()
