@@ -24,7 +24,8 @@ NOBODY = -1  # no class
 
 # What makes an MjvGeom look like its class, wherever it stands.
 _LOOKS = (
-    *("type", "dataid", "objtype", "category", "matid", "texcoord", "size", "rgba", "emission"),
+    *("type", "dataid", "objtype", "category", "matid", "texid", "texuniform", "texrepeat"),
+    *("texcoord", "size", "rgba", "emission"),
     *("specular", "shininess", "reflectance", "transparent"),
 )
 

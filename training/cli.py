@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -268,6 +269,56 @@ def accuracy(
     (checkpoint / EVALUATION).write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def new(
+    folder: Annotated[Path, tyro.conf.Positional],
+    /,
+    *,
+    mesh: tuple[str, ...],
+    count: int = 3,
+    unit: tuple[str, ...] = (),
+    size: tuple[str, ...] = (),
+    up: tuple[str, ...] = (),
+    symmetry: tuple[str, ...] = (),
+    colour: tuple[str, ...] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write a SceneSpec for your own meshes: OBJ, STL, PLY, GLB or glTF, with their colours.
+
+    Units, upright axes and symmetries are guessed from shapes, sizes and colours. What is in doubt
+    is said, with the option that settles it. An option is VALUE for all objects, or NAME=VALUE.
+
+    Args:
+        folder: for the SceneSpec, meshes and textures.
+        mesh: files, or NAME=FILE.
+        count: greatest number of objects on the table.
+        unit: mm, cm, inch or m.
+        size: length of the longest side in metres, instead of a unit.
+        up: the file's axis that points up: x, y, z, -x, -y or -z.
+        symmetry: about the vertical: none, continuous, or n when n-fold.
+        colour: red,green,blue from 0 to 1, instead of the file's colours.
+        overwrite: write to a folder that holds a SceneSpec already.
+    """
+    from training import new as module
+    from training.own_meshes import named_files, wishes_of
+
+    if not overwrite and next(folder.glob("*.yaml"), None) is not None:
+        raise ValueError(f"{folder}: holds a SceneSpec already; choose another, or --overwrite")
+    console = Console()
+    with console.status("reading meshes") as status:
+        world = module.make(
+            folder,
+            named_files(mesh),
+            wishes_of(unit=unit, size=size, up=up, symmetry=symmetry, colour=colour),
+            count=count,
+            command=["python", "-m", "training", *sys.argv[1:]],
+            tell=lambda name: status.update(f"looking at {name}"),
+        )
+    console.print(module.table(world))
+    for warning in world.warnings:
+        console.print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
+    console.print(module.what_next(world), soft_wrap=True, highlight=False)
+
+
 def render(
     spec: Annotated[str, tyro.conf.Positional],
     /,
@@ -425,6 +476,7 @@ def main() -> None:
                 "calibrate": calibrate,
                 "accuracy": accuracy,
                 "figures": figures,
+                "new": new,
                 "render": render,
                 "descend": descend,
                 "represent": represent,

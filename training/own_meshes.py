@@ -1,0 +1,365 @@
+"""From mesh files to objects that stand on a table: what was guessed of each, how sure, and why not.
+
+Every guess can be overruled, for one object or for all. What is in doubt is warned of, with the
+option that settles it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from renderer.meshes import has_symmetry, turned_upright
+from training.bake import Baked, bake
+from training.surface import ColouredMesh, load_coloured
+from training.turning import Turning, find_turning
+from training.units import METRES, USUAL, Unit, UnitGuess, guess_unit
+from training.upright import UpAxis, UpGuess, guess_up, shape_scores
+
+Floats = NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+SURE = 0.9  # probability; a guess with less is warned of
+
+# What files are called when their folder says what they are.
+UNTELLING = {"textured", "nontextured", "model", "mesh", "scene", "object", "visual", "base"}
+
+# Of objects whose files say none, told apart easily, the first ones best.
+COLOURS: tuple[Colour, ...] = (
+    (0.85, 0.32, 0.22),
+    (0.20, 0.45, 0.80),
+    (0.95, 0.80, 0.25),
+    (0.25, 0.65, 0.40),
+    (0.60, 0.35, 0.70),
+    (0.90, 0.90, 0.92),
+    (0.15, 0.15, 0.18),
+    (0.40, 0.80, 0.85),
+)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said of the meshes, by the object's name; "" is for all others."""
+
+    unit: dict[str, Unit] = field(default_factory=dict)
+    up: dict[str, UpAxis] = field(default_factory=dict)
+    size: dict[str, float] = field(default_factory=dict)  # m, of the longest side
+    symmetry: dict[str, int] = field(default_factory=dict)  # 1 none, n n-fold, 0 continuous
+    colour: dict[str, Colour] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnObject:
+    """One object: its file, what was found out of it, and what is written of it."""
+
+    name: str
+    file: Path
+    unit: UnitGuess
+    up: UpGuess
+    turning: Turning
+    baked: Baked
+    transform: Floats  # [4, 4], from the file's points to the object's, m
+    mean: Floats  # [3] RGB
+    warnings: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """What there is to know of where it came from, as JSON has it."""
+        return {
+            "name": self.name,
+            "file": str(self.file),
+            "unit": self.unit.unit,
+            "metres_per_unit": self.unit.metres,
+            "unit_probability": round(self.unit.sure, 4),
+            "up_axis": self.up.axis,
+            "up_axis_probability": round(self.up.sure, 4),
+            "symmetry": self.turning.name,
+            "size_m": [round(float(side), 5) for side in self.baked.mesh.extents],
+            "triangles": [self.baked.triangles, len(self.baked.mesh.faces)],
+            "surface_off_by_m": round(self.baked.off, 6),
+            "mesh_to_object": np.round(self.transform, 9).tolist(),
+            "warnings": list(self.warnings),
+        }
+
+
+def named_files(given: Sequence[str]) -> dict[str, Path]:
+    """The files by the names of their objects.
+
+    Args:
+        given: files, or NAME=FILE.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    found: dict[str, Path] = {}
+    plain = [item for item in given if "=" not in item]
+    stems = [Path(item).stem for item in plain]
+    for item in given:
+        name, _, file = item.rpartition("=")
+        path = Path(file)
+        if not name:
+            telling = path.stem.lower() not in UNTELLING and stems.count(path.stem) == 1
+            parts = [path.stem] if telling else [path.resolve().parent.name]
+            if not telling and path.stem.lower() not in UNTELLING:
+                parts.append(path.stem)
+            name = "-".join(parts)
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_") or "object"
+        if name in found:
+            raise ValueError(
+                f"--mesh {item}: another file is named {name!r} already; name it: --mesh "
+                f"OTHER={file}"
+            )
+        found[name] = path
+    return found
+
+
+def take_in(
+    files: dict[str, Path], wishes: Wishes, *, tell: Callable[[str], None] = lambda name: None
+) -> list[OwnObject]:
+    """Makes objects of mesh files.
+
+    Args:
+        files: by the objects' names.
+        wishes: of the user.
+        tell: is called with the name of each file as its turn comes.
+
+    Raises:
+        MeshError: a file cannot be used.
+        ValueError: a wish names no object, or an order that the mesh has not.
+    """
+    _check_names(files, wishes)
+    loaded, scores = {}, {}
+    for name, file in files.items():
+        tell(name)
+        loaded[name] = load_coloured(file)
+        scores[name] = shape_scores(loaded[name].mesh)
+    units: dict[str, UnitGuess] = {}
+    ups: dict[str, UpGuess] = {}
+    for names in _origins(files).values():
+        suffix = files[names[0]].suffix.lower()
+        longest = [float(loaded[name].mesh.extents.max()) for name in names]
+        unit = guess_unit(longest, suffix)
+        units |= dict.fromkeys(names, unit)
+        guesses = guess_up([scores[name] for name in names], suffix)
+        ups |= dict(zip(names, guesses, strict=True))
+    found: list[OwnObject] = []
+    for name, file in files.items():
+        tell(name)
+        made = _made(name, file, loaded[name], units[name], ups[name], wishes, found)
+        found.append(made)
+    return found
+
+
+def _made(
+    name: str,
+    file: Path,
+    item: ColouredMesh,
+    unit: UnitGuess,
+    up: UpGuess,
+    wishes: Wishes,
+    before: Sequence[OwnObject],
+) -> OwnObject:
+    warnings = [f"{note}; its colour is made up: --colour {name}=R,G,B" for note in item.notes]
+    longest = float(item.mesh.extents.max())
+    size, wish = _wish(wishes.size, name), _wish(wishes.unit, name)
+    if size is not None:
+        unit = UnitGuess(None, size / longest, 1.0)
+    elif wish is not None:
+        unit = UnitGuess(wish, METRES[wish], 1.0)
+    else:
+        warnings += _unit_doubts(name, unit, longest)
+    axis = _wish(wishes.up, name)
+    if axis is not None:
+        up = UpGuess(axis, 1.0)
+    elif up.sure < SURE:
+        warnings.append(
+            f"that {up.axis} is its upper side is {up.sure:.0%} sure; look at the preview, and say "
+            f"otherwise: --up {name}=z"
+        )
+    colour = _wish(wishes.colour, name)
+    if colour is None and not item.coloured:
+        colour = _unlike([other.mean for other in before])
+        if not item.notes:
+            warnings.append(
+                f"its file says no colour, so it was given one: --colour {name}=R,G,B, from 0 to 1"
+            )
+    if colour is not None:
+        item = item.painted(colour)
+    standing, transform = _stood(item, unit.metres, up.axis)
+    turning = find_turning(standing)
+    centre = turning.centre if turning.symmetric_shape else _box_centre(standing)
+    moved = np.eye(4)
+    moved[:2, 3] = -centre[0], -centre[1]
+    standing, transform = standing.moved(moved), moved @ transform
+    baked = bake(standing)
+    order = _wish(wishes.symmetry, name)
+    if order is not None:
+        turning = replace(turning, order=order, because="")
+    if not has_symmetry(baked.mesh, turning.order or None):
+        if order is not None:
+            raise ValueError(
+                f"--symmetry {name}={turning.name}: the shape of {file} changes by such turns; "
+                "leave it out, or give the order that it has"
+            )
+        turning = replace(turning, order=1, because=f"{turning.name} is what it nearly is")
+    if turning.because:
+        warnings.append(
+            f"its symmetry, {turning.name}, is in doubt: {turning.because}; say otherwise: "
+            f"--symmetry {name}=none, or continuous, or its order"
+        )
+    _, _, seen = standing.samples(2000, seed=5)
+    return OwnObject(
+        name, file, unit, up, turning, baked, transform, seen.mean(axis=0), tuple(warnings)
+    )
+
+
+def _unit_doubts(name: str, unit: UnitGuess, longest: float) -> list[str]:
+    """What to say of a guess of the unit."""
+    size = unit.metres * longest
+    if unit.unit is None:
+        return [
+            f"its size, {longest:.3g}, makes sense in no unit, so it was made {100 * size:.2g} cm "
+            f"long (its like from the same folder to scale): --size {name}=METRES, or --unit"
+        ]
+    if unit.sure < SURE or not USUAL[0] <= size <= USUAL[1]:
+        return [
+            f"that its unit is {unit.unit} is {unit.sure:.0%} sure; that makes it "
+            f"{100 * size:.2g} cm long. Say otherwise: --unit {name}=mm, or --size {name}=METRES"
+        ]
+    return []
+
+
+def _stood(item: ColouredMesh, metres: float, axis: UpAxis) -> tuple[ColouredMesh, Floats]:
+    """The mesh in metres, upright, its lowest point at z = 0; and what took it there."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = metres * turned_upright(np.eye(3), axis).T
+    turned = item.moved(matrix)
+    lift = np.eye(4)
+    lift[2, 3] = -np.asarray(turned.mesh.vertices)[np.unique(turned.mesh.faces), 2].min()
+    return turned.moved(lift), lift @ matrix
+
+
+def _box_centre(item: ColouredMesh) -> tuple[float, float]:
+    used = np.asarray(item.mesh.vertices)[np.unique(item.mesh.faces)]
+    x, y, _ = (used.min(axis=0) + used.max(axis=0)) / 2
+    return float(x), float(y)
+
+
+def _origins(files: dict[str, Path]) -> dict[tuple[str, Path], list[str]]:
+    """Names of the objects by where their files come from, which share habits.
+
+    A folder and a format; of folders with one mesh each, the folder that they are all in.
+    """
+    alone = defaultdict(int)
+    for path in files.values():
+        alone[path.suffix.lower(), path.resolve().parent] += 1
+    found = defaultdict(list)
+    for name, path in files.items():
+        suffix, folder = path.suffix.lower(), path.resolve().parent
+        found[suffix, folder if alone[suffix, folder] > 1 else folder.parent].append(name)
+    return dict(found)
+
+
+def _unlike(taken: Sequence[Floats]) -> Colour:
+    """The first colour that is none of those taken, or else the farthest from them."""
+
+    def gap(colour: Colour) -> float:
+        return min((float(np.linalg.norm(np.array(colour) - one)) for one in taken), default=9.0)
+
+    free = [colour for colour in COLOURS if gap(colour) > 0.3]
+    return free[0] if free else max(COLOURS, key=gap)
+
+
+# --- what the user says ----------------------------------------------------------------------
+
+Value = TypeVar("Value")
+
+
+def wishes_of(
+    *,
+    unit: Sequence[str] = (),
+    up: Sequence[str] = (),
+    size: Sequence[str] = (),
+    symmetry: Sequence[str] = (),
+    colour: Sequence[str] = (),
+) -> Wishes:
+    """Wishes from options, each VALUE for all or NAME=VALUE for one object.
+
+    Raises:
+        ValueError: an option has a value that it cannot have.
+    """
+    return Wishes(
+        _parsed("unit", unit, _one_of(get_args(Unit))),
+        _parsed("up", up, _one_of(get_args(UpAxis))),
+        _parsed("size", size, _metres),
+        _parsed("symmetry", symmetry, _order),
+        _parsed("colour", colour, _rgb),
+    )
+
+
+def _parsed(option: str, given: Sequence[str], read: Callable[[str], Value]) -> dict[str, Value]:
+    found = {}
+    for item in given:
+        name, _, value = item.rpartition("=")
+        try:
+            found[name] = read(value)
+        except ValueError as error:
+            raise ValueError(f"--{option} {item}: {error}") from None
+    return found
+
+
+def _one_of(values: Sequence[Any]) -> Callable[[str], Any]:
+    def read(value: str) -> Any:
+        if value not in values:
+            raise ValueError(f"must be one of {', '.join(values)}, or NAME= and one of them")
+        return value
+
+    return read
+
+
+def _metres(value: str) -> float:
+    try:
+        metres = float(value)
+    except ValueError:
+        metres = 0.0
+    if not 0 < metres < 100:
+        raise ValueError("must be the length of the longest side in metres, such as 0.12")
+    return metres
+
+
+def _order(value: str) -> int:
+    if value in ("none", "continuous"):
+        return 1 if value == "none" else 0
+    if not value.isdigit() or not 2 <= int(value) <= 36:
+        raise ValueError("must be none, continuous, or n from 2 to 36 when n-fold")
+    return int(value)
+
+
+def _rgb(value: str) -> Colour:
+    try:
+        red, green, blue = (float(part) for part in value.split(","))
+    except ValueError:
+        red = -1.0
+    if red < 0 or not all(0 <= part <= 1 for part in (red, green, blue)):
+        raise ValueError("must be red,green,blue from 0 to 1, such as 0.8,0.2,0.1")
+    return red, green, blue
+
+
+def _wish(wishes: dict[str, Value], name: str) -> Value | None:
+    return wishes.get(name, wishes.get(""))
+
+
+def _check_names(files: dict[str, Path], wishes: Wishes) -> None:
+    for option, wish in vars(wishes).items():
+        for name in wish:
+            if name and name not in files:
+                raise ValueError(
+                    f"--{option} {name}=…: no object is named {name!r}; there are "
+                    f"{', '.join(files)}"
+                )
