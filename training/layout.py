@@ -1,8 +1,8 @@
-"""A table, a place to stand on it and a camera that suit some objects, where nobody has chosen them.
+"""A table, a place to stand on it and a camera that suit some objects, where nobody chose them.
 
-The smaller the table, the larger its objects in the picture, and the more often they would stand in
-each other. So the table is as small as leaves a fair chance that objects thrown on it at random do
-not overlap, and the camera as near as sees all of it.
+The smaller the table, the larger its objects in the picture, and the more often they would stand
+in each other. So the table is as small as leaves a fair chance that objects thrown on it at random
+do not overlap, and the camera as near as sees all of it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ Colour = tuple[float, float, float]
 ROOM = 0.33  # chance that as many objects as there can be do not overlap, where thrown at random
 THROWS = 4000
 MARGIN = 0.02  # of the picture, left free at its edges
-REACH = (
-    0.3  # of the largest radius, beyond its centre, that has to be seen of whatever stands there
-)
+REACH = 0.3  # of the largest radius, beyond its centre, that has to be seen of an object
 
 ELEVATION, FOVY, AZIMUTH = 40.0, 45.0, (-40.0, 40.0)  # degrees, of a camera that nobody has chosen
 

@@ -1,4 +1,4 @@
-"""`python -m training new`: a SceneSpec for a user's own meshes, and what was guessed on the way."""
+"""`python -m training new`: a SceneSpec for a user's own meshes, and what was guessed for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From mesh files to objects that stand on a table: what was guessed of each, how sure, and why not.
+"""From mesh files to objects that stand on a table: what was guessed of each, and how surely.
 
 Every guess can be overruled, for one object or for all. What is in doubt is warned of, with the
 option that settles it.
@@ -256,7 +256,7 @@ def _origins(files: dict[str, Path]) -> dict[tuple[str, Path], list[str]]:
 
     A folder and a format; of folders with one mesh each, the folder that they are all in.
     """
-    alone = defaultdict(int)
+    alone: dict[tuple[str, Path], int] = defaultdict(int)
     for path in files.values():
         alone[path.suffix.lower(), path.resolve().parent] += 1
     found = defaultdict(list)

@@ -76,7 +76,8 @@ def load_coloured(path: str | Path) -> ColouredMesh:
     path = Path(path)
     parts = [_part(part, path) for part in read_parts(path)]
     offset, index = 0, 0
-    vertices, faces, pictures, picture = [], [], [], []
+    vertices, faces, picture = [], [], []
+    pictures: list[NDArray[np.uint8]] = []
     for part in parts:
         vertices.append(np.asarray(part.mesh.vertices))
         faces.append(np.asarray(part.mesh.faces) + offset)
@@ -170,8 +171,8 @@ def _vertex_colours(part: trimesh.Trimesh) -> Floats | None:
     if getattr(visual, "kind", None) == "vertex":
         return _unit(visual.vertex_colors)[:, :3]
     for attributes in (getattr(visual, "vertex_attributes", {}), part.vertex_attributes):
-        colour = attributes.get("color") if attributes is not None else None
-        if colour is not None and len(colour) == len(part.vertices):
+        colour = np.asarray(attributes.get("color", ())) if attributes is not None else np.empty(0)
+        if len(colour) == len(part.vertices):
             return _unit(colour)[:, :3]
     return None
 

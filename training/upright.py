@@ -95,7 +95,7 @@ def shape_scores(mesh: trimesh.Trimesh) -> dict[UpAxis, float]:
     for axis in AXES:
         below = water[axis[-1] if axis.startswith("-") else f"-{axis}"]
         scores[axis] += WATER * (water[axis] - below) / (water[axis] + below + SHALLOW)
-    return scores  # type: ignore[return-value]
+    return scores
 
 
 def _solid_centre(mesh: trimesh.Trimesh) -> Floats:
