@@ -319,6 +319,45 @@ def new(
     console.print(module.what_next(world), soft_wrap=True, highlight=False)
 
 
+def preview(
+    spec: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path | None = None,
+    scenes: int = 8,
+    seed: int = 0,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+) -> None:
+    """Draw a contact sheet of a SceneSpec: each object from eight sides, scenes, and warnings.
+
+    Warns of what a network could not see: objects that are too small for it, or too much like the
+    table or each other, turns that do not show, and tables on which there is no room.
+
+    Args:
+        spec: a SceneSpec's YAML file, or the name of a built-in one.
+        out: a PNG or JPEG file; preview.png beside the YAML file when not given.
+        scenes: how many to draw.
+        seed: of the scenes.
+        backend: that draws.
+    """
+    from renderer.spec import BUILTIN, SceneSpec
+    from training.preview import draw_preview
+    from training.sightings import look
+
+    if scenes < 1:
+        raise ValueError("--scenes must be at least 1")
+    world = SceneSpec.load(spec)
+    if out is None:
+        folder = Path() if world.folder == BUILTIN else world.folder
+        out = folder / "preview.png"
+    sightings = look(world, backend=backend)
+    draw_preview(world, sightings, out, scenes=scenes, seed=seed, backend=backend)
+    console = Console()
+    for warning in sightings.warnings:
+        console.print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
+    print(f"{out}: {len(sightings.warnings) or 'no'} warning(s)")
+
+
 def render(
     spec: Annotated[str, tyro.conf.Positional],
     /,
@@ -477,6 +516,7 @@ def main() -> None:
                 "accuracy": accuracy,
                 "figures": figures,
                 "new": new,
+                "preview": preview,
                 "render": render,
                 "descend": descend,
                 "represent": represent,
