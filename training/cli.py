@@ -275,6 +275,7 @@ def new(
     *,
     mesh: tuple[str, ...],
     count: int = 3,
+    camera: Path | None = None,
     unit: tuple[str, ...] = (),
     size: tuple[str, ...] = (),
     up: tuple[str, ...] = (),
@@ -291,6 +292,8 @@ def new(
         folder: for the SceneSpec, meshes and textures.
         mesh: files, or NAME=FILE.
         count: greatest number of objects on the table.
+        camera: a calibration (YAML or JSON): K, image_size and, if the camera stands fast,
+            table_in_camera, 4 x 4, from the table's frame to the optical one, in metres.
         unit: mm, cm, inch or m.
         size: length of the longest side in metres, instead of a unit.
         up: the file's axis that points up: x, y, z, -x, -y or -z.
@@ -299,6 +302,7 @@ def new(
         overwrite: write to a folder that holds a SceneSpec already.
     """
     from training import new as module
+    from training.camera_file import read_camera
     from training.own_meshes import named_files, wishes_of
 
     if not overwrite and next(folder.glob("*.yaml"), None) is not None:
@@ -310,6 +314,7 @@ def new(
             named_files(mesh),
             wishes_of(unit=unit, size=size, up=up, symmetry=symmetry, colour=colour),
             count=count,
+            camera=None if camera is None else read_camera(camera),
             command=["python", "-m", "training", *sys.argv[1:]],
             tell=lambda name: status.update(f"looking at {name}"),
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from renderer.camera import camera_pose, project
 from renderer.geometry import ObjectGeometry
 from renderer.placement import acceptance, stack_footprints
-from renderer.spec import Camera
+from renderer.spec import LEAST_ACCEPTANCE, Camera
 
 Floats = NDArray[np.float64]
 Colour = tuple[float, float, float]
@@ -91,6 +91,43 @@ def stand_back(
         seen = all_seen(geometries, extent, Camera(distance=middle, **camera))  # type: ignore[arg-type]
         low, high = (low, middle) if seen else (middle, high)
     return _rounded(high)
+
+
+def in_sight(
+    geometries: Sequence[ObjectGeometry], layout: Layout, count: int, camera: Camera
+) -> tuple[Layout, list[str]]:
+    """The layout, made smaller where a camera that stands fast does not see all of it; complaints.
+
+    Args:
+        geometries: of the classes.
+        layout: that `arrange` found.
+        count: greatest number of objects on the table.
+        camera: where it stands.
+    """
+    extent = layout.extent[0]
+    if all_seen(geometries, (extent, extent), camera):
+        return layout, []
+    low, high = 0.0, extent
+    for _ in range(12):
+        middle = (low + high) / 2
+        seen = all_seen(geometries, (middle, middle), camera)
+        low, high = (middle, high) if seen else (low, middle)
+    if low < 0.01:
+        raise ValueError(
+            "the camera does not see the middle of the table, where its frame has its origin; put "
+            "that into the middle of the picture, or leave table_in_camera out"
+        )
+    extent = math.floor(1000 * low) / 1000
+    footprints = stack_footprints([geometry.footprint for geometry in geometries])
+    room = acceptance(footprints, (extent, extent), count, True, samples=THROWS)
+    told = (
+        f"camera: it sees objects within {extent:g} m of the middle of the table only, where "
+        f"{count} of them find room {room:.0%} of the time"
+    )
+    if room < LEAST_ACCEPTANCE:
+        raise ValueError(f"{told}: lower --count, or move the camera back")
+    half = max(layout.half_size, extent)
+    return Layout(half, (extent, extent), room), [f"{told}: move it back if that is too little"]
 
 
 def all_seen(

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from renderer.geometry import ObjectGeometry, mesh_geometry
-from renderer.spec import SceneSpec
+from renderer.spec import Camera, SceneSpec
 from training.experiments import input_size
 from training.layout import (
     AZIMUTH,
@@ -21,6 +21,7 @@ from training.layout import (
     FOVY,
     Layout,
     arrange,
+    in_sight,
     stand_back,
     table_colour,
 )
@@ -37,11 +38,13 @@ class NewWorld:
     spec: SceneSpec
     objects: list[OwnObject]
     layout: Layout
+    complaints: tuple[str, ...]  # about what the camera sees
 
     @property
     def warnings(self) -> list[str]:
         """What to look at, each with how to change it."""
-        return [f"{item.name}: {warning}" for item in self.objects for warning in item.warnings]
+        of_objects = [f"{item.name}: {text}" for item in self.objects for text in item.warnings]
+        return [*of_objects, *self.complaints]
 
 
 def make(
@@ -50,6 +53,7 @@ def make(
     wishes: Wishes,
     *,
     count: int,
+    camera: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     tell: Callable[[str], None] = lambda name: None,
 ) -> NewWorld:
@@ -60,6 +64,7 @@ def make(
         files: by the objects' names.
         wishes: of the user, on how to take the meshes.
         count: greatest number of objects on the table.
+        camera: the keys of the SceneSpec's camera that are known, of `read_camera`.
         command: that brought this about, for the record.
         tell: is called with the name of each object as its turn comes.
 
@@ -73,15 +78,19 @@ def make(
         mesh_geometry((folder / mesh).resolve(), scale=1.0, up_axis="z") for mesh, _ in written
     ]
     layout = arrange(geometries, count)
-    camera = _camera(geometries, layout)
+    known = camera or {}
+    if "distance" in known:
+        layout, complaints = in_sight(geometries, layout, count, Camera(**known))
+    else:
+        known, complaints = _camera(geometries, layout, known), []
     colour = table_colour([item.mean for item in objects])
     name = folder.resolve().name
     file = folder / f"{name}.yaml"
-    text = _yaml(name, objects, written, layout, camera, colour, count, command)
+    text = _yaml(name, objects, written, layout, known, colour, count, command)
     file.write_text(text, encoding="utf-8")
     record = [item.record() for item in objects]
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return NewWorld(file, SceneSpec.load(file), objects, layout)
+    return NewWorld(file, SceneSpec.load(file), objects, layout, tuple(complaints))
 
 
 def table(world: NewWorld) -> Table:
@@ -118,13 +127,16 @@ def what_next(world: NewWorld) -> str:
     )
 
 
-def _camera(geometries: Sequence[ObjectGeometry], layout: Layout) -> dict[str, Any]:
-    """The keys of a camera that sees the table from before it."""
+def _camera(
+    geometries: Sequence[ObjectGeometry], layout: Layout, known: dict[str, Any]
+) -> dict[str, Any]:
+    """The keys of a camera that sees the table from before it, with the lens that is known."""
     keys: dict[str, Any] = {
         "target": (0.0, 0.0, 0.0),
         "elevation_deg": ELEVATION,
         "fovy_deg": FOVY,
         "azimuth_deg": AZIMUTH,
+        **known,
     }
     return {**keys, "distance": stand_back(geometries, layout.extent, keys)}
 
@@ -177,7 +189,7 @@ def _mapping(entries: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return _list(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{round(value, 6):.10g}" if isinstance(value, float) else str(value)
 
 
 def _list(values: Sequence[Any]) -> str:
