@@ -303,7 +303,8 @@ def new(
     """
     from training import new as module
     from training.camera_file import read_camera
-    from training.own_meshes import named_files, wishes_of
+    from training.own_meshes import named_files
+    from training.wishes import wishes_of
 
     if not overwrite and next(folder.glob("*.yaml"), None) is not None:
         raise ValueError(f"{folder}: holds a SceneSpec already; choose another, or --overwrite")

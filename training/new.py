@@ -25,7 +25,8 @@ from training.layout import (
     stand_back,
     table_colour,
 )
-from training.own_meshes import OwnObject, Wishes, take_in
+from training.own_meshes import OwnObject, take_in
+from training.wishes import Wishes
 
 RECORD = "meshes.json"  # where the objects came from
 

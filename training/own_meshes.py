@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,11 @@ from renderer.meshes import has_symmetry, turned_upright
 from training.bake import Baked, bake
 from training.surface import ColouredMesh, load_coloured
 from training.turning import Turning, find_turning
-from training.units import METRES, USUAL, Unit, UnitGuess, guess_unit
+from training.units import METRES, USUAL, UnitGuess, guess_unit
 from training.upright import UpAxis, UpGuess, guess_up, shape_scores
+from training.wishes import Colour, Wishes, check_names, wish_for
 
 Floats = NDArray[np.float64]
-Colour = tuple[float, float, float]
 
 SURE = 0.9  # probability; a guess with less is warned of
 
@@ -42,17 +42,6 @@ COLOURS: tuple[Colour, ...] = (
     (0.15, 0.15, 0.18),
     (0.40, 0.80, 0.85),
 )
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user said of the meshes, by the object's name; "" is for all others."""
-
-    unit: dict[str, Unit] = field(default_factory=dict)
-    up: dict[str, UpAxis] = field(default_factory=dict)
-    size: dict[str, float] = field(default_factory=dict)  # m, of the longest side
-    symmetry: dict[str, int] = field(default_factory=dict)  # 1 none, n n-fold, 0 continuous
-    colour: dict[str, Colour] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +122,7 @@ def take_in(
         MeshError: a file cannot be used.
         ValueError: a wish names no object, or an order that the mesh has not.
     """
-    _check_names(files, wishes)
+    check_names(files, wishes)
     loaded, scores = {}, {}
     for name, file in files.items():
         tell(name)
@@ -167,14 +156,14 @@ def _made(
 ) -> OwnObject:
     warnings = [f"{note}; its colour is made up: --colour {name}=R,G,B" for note in item.notes]
     longest = float(item.mesh.extents.max())
-    size, wish = _wish(wishes.size, name), _wish(wishes.unit, name)
+    size, wish = wish_for(wishes.size, name), wish_for(wishes.unit, name)
     if size is not None:
         unit = UnitGuess(None, size / longest, 1.0)
     elif wish is not None:
         unit = UnitGuess(wish, METRES[wish], 1.0)
     else:
         warnings += _unit_doubts(name, unit, longest)
-    axis = _wish(wishes.up, name)
+    axis = wish_for(wishes.up, name)
     if axis is not None:
         up = UpGuess(axis, 1.0)
     elif up.sure < SURE:
@@ -182,7 +171,7 @@ def _made(
             f"that {up.axis} is its upper side is {up.sure:.0%} sure; look at the preview, and say "
             f"otherwise: --up {name}=z"
         )
-    colour = _wish(wishes.colour, name)
+    colour = wish_for(wishes.colour, name)
     if colour is None and not item.coloured:
         colour = _unlike([other.mean for other in before])
         if not item.notes:
@@ -198,7 +187,7 @@ def _made(
     moved[:2, 3] = -centre[0], -centre[1]
     standing, transform = standing.moved(moved), moved @ transform
     baked = bake(standing)
-    order = _wish(wishes.symmetry, name)
+    order = wish_for(wishes.symmetry, name)
     if order is not None:
         turning = replace(turning, order=order, because="")
     if not has_symmetry(baked.mesh, turning.order or None):
@@ -274,92 +263,3 @@ def _unlike(taken: Sequence[Floats]) -> Colour:
 
     free = [colour for colour in COLOURS if gap(colour) > 0.3]
     return free[0] if free else max(COLOURS, key=gap)
-
-
-# --- what the user says ----------------------------------------------------------------------
-
-Value = TypeVar("Value")
-
-
-def wishes_of(
-    *,
-    unit: Sequence[str] = (),
-    up: Sequence[str] = (),
-    size: Sequence[str] = (),
-    symmetry: Sequence[str] = (),
-    colour: Sequence[str] = (),
-) -> Wishes:
-    """Wishes from options, each VALUE for all or NAME=VALUE for one object.
-
-    Raises:
-        ValueError: an option has a value that it cannot have.
-    """
-    return Wishes(
-        _parsed("unit", unit, _one_of(get_args(Unit))),
-        _parsed("up", up, _one_of(get_args(UpAxis))),
-        _parsed("size", size, _metres),
-        _parsed("symmetry", symmetry, _order),
-        _parsed("colour", colour, _rgb),
-    )
-
-
-def _parsed(option: str, given: Sequence[str], read: Callable[[str], Value]) -> dict[str, Value]:
-    found = {}
-    for item in given:
-        name, _, value = item.rpartition("=")
-        try:
-            found[name] = read(value)
-        except ValueError as error:
-            raise ValueError(f"--{option} {item}: {error}") from None
-    return found
-
-
-def _one_of(values: Sequence[Any]) -> Callable[[str], Any]:
-    def read(value: str) -> Any:
-        if value not in values:
-            raise ValueError(f"must be one of {', '.join(values)}, or NAME= and one of them")
-        return value
-
-    return read
-
-
-def _metres(value: str) -> float:
-    try:
-        metres = float(value)
-    except ValueError:
-        metres = 0.0
-    if not 0 < metres < 100:
-        raise ValueError("must be the length of the longest side in metres, such as 0.12")
-    return metres
-
-
-def _order(value: str) -> int:
-    if value in ("none", "continuous"):
-        return 1 if value == "none" else 0
-    if not value.isdigit() or not 2 <= int(value) <= 36:
-        raise ValueError("must be none, continuous, or n from 2 to 36 when n-fold")
-    return int(value)
-
-
-def _rgb(value: str) -> Colour:
-    try:
-        red, green, blue = (float(part) for part in value.split(","))
-    except ValueError:
-        red = -1.0
-    if red < 0 or not all(0 <= part <= 1 for part in (red, green, blue)):
-        raise ValueError("must be red,green,blue from 0 to 1, such as 0.8,0.2,0.1")
-    return red, green, blue
-
-
-def _wish(wishes: dict[str, Value], name: str) -> Value | None:
-    return wishes.get(name, wishes.get(""))
-
-
-def _check_names(files: dict[str, Path], wishes: Wishes) -> None:
-    for option, wish in vars(wishes).items():
-        for name in wish:
-            if name and name not in files:
-                raise ValueError(
-                    f"--{option} {name}=…: no object is named {name!r}; there are "
-                    f"{', '.join(files)}"
-                )

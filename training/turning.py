@@ -86,10 +86,10 @@ class _Trial:
         moved = trimesh.Trimesh(item.mesh.vertices - away, item.mesh.faces, process=False)
         self._radius = bounding_radius(moved)
         points, normals, colours = item.samples(SAMPLES, seed=2)
-        self._tree, self._normals, self._colours = cKDTree(points - away), normals, colours
+        self._at, self._normals, self._colours = points - away, normals, colours
+        self._tree = cKDTree(self._at)
         points, normals, colours = item.samples(PROBES, seed=1)
         self._probes = (points - away, normals, colours)
-        self._at = points_of(self._tree)
         self._known: dict[Fraction, tuple[float, float]] = {}
 
     def generic_shape(self) -> float:
@@ -141,11 +141,6 @@ class _Trial:
     def _symmetric_shape(self) -> bool:
         """Whether any of the turns that were tried leaves the shape as it is."""
         return any(shape <= 1 for turn, (shape, _) in self._known.items() if 8 * turn >= 1)
-
-
-def points_of(tree: cKDTree) -> Floats:
-    """The points [N, 3] that a tree was made of."""
-    return np.asarray(tree.data, dtype=np.float64)
 
 
 def _centres(item: ColouredMesh) -> list[tuple[float, float]]:

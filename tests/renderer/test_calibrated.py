@@ -1,6 +1,7 @@
 """Cameras as a calibration describes them: an axis beside the middle, a roll, other shapes."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,16 +67,8 @@ def test_objects_are_drawn_where_points_are_seen(backend: str, dressed: bool) ->
     scene.azimuth[:] = torch.tensor([0.0, 0.6, -0.4])
     renderer = open_renderer(spec, height=HEIGHT, width=WIDTH, backend=backend, supersample=2)
     looks = Appearance.neutral(spec, 3) if dressed else None
-    pictures = renderer.render(scene, looks) - renderer.render(
-        Scene.empty(3, 2).__class__(
-            torch.zeros(3, 2, dtype=torch.bool),
-            scene.identity,
-            scene.position,
-            scene.yaw,
-            scene.azimuth,
-        ),
-        looks,
-    )
+    empty = replace(scene, presence=torch.zeros(3, 2, dtype=torch.bool))
+    pictures = renderer.render(scene, looks) - renderer.render(empty, looks)
     weight = pictures.abs().mean(1)
     rows, columns = torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5
     mass = weight.sum((1, 2))
@@ -101,12 +94,9 @@ def test_windows_are_parts_of_whole_pictures(backend: str) -> None:
     assert len(packed) > 100
     assert (packed - whole).abs().mean() < 0.004
     # Nothing of the first object shows beyond its window.
-    alone = Scene(scene.presence, scene.identity, scene.position, scene.yaw, scene.azimuth)
-    without = Scene(
-        scene.presence.clone(), scene.identity, scene.position, scene.yaw, scene.azimuth
-    )
+    without = replace(scene, presence=scene.presence.clone())
     without.presence[:, 0] = False
-    changed = (renderer.render(alone) - renderer.render(without)).abs().amax(1) > 0
+    changed = (renderer.render(scene) - renderer.render(without)).abs().amax(1) > 0
     changed[pixels.window, pixels.y, pixels.x] = False
     assert not bool(changed.any())
 

@@ -17,12 +17,13 @@ from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from training.bake import bake
 from training.new import make
-from training.own_meshes import named_files, take_in, wishes_of
+from training.own_meshes import named_files, take_in
 from training.sightings import look
 from training.surface import ColouredMesh, load_coloured
 from training.turning import find_turning
 from training.units import guess_unit
 from training.upright import guess_up, shape_scores
+from training.wishes import wishes_of
 
 NONE, CONTINUOUS = 1, 0
 
