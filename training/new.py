@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.table import Table
 
 from renderer.geometry import ObjectGeometry, mesh_geometry
@@ -25,9 +26,10 @@ from training.layout import (
     stand_back,
     table_colour,
 )
-from training.own_meshes import OwnObject, take_in
+from training.own_meshes import OwnObject, plain_name, take_in
 from training.wishes import Wishes
 
+MOST = 16  # objects on a table, that a SceneSpec takes
 RECORD = "meshes.json"  # where the objects came from
 
 
@@ -73,6 +75,8 @@ def make(
         MeshError: a file cannot be used.
         ValueError: a wish cannot be met.
     """
+    if not 1 <= count <= MOST:
+        raise ValueError(f"--count {count}: must be from 1 to {MOST}")
     objects = take_in(files, wishes, tell=tell)
     written = [item.baked.write(folder, item.name) for item in objects]
     geometries = [
@@ -85,7 +89,7 @@ def make(
     else:
         known, complaints = _camera(geometries, layout, known), []
     colour = table_colour([item.mean for item in objects])
-    name = folder.resolve().name
+    name = plain_name(folder.resolve().name)
     file = folder / f"{name}.yaml"
     text = _yaml(name, objects, written, layout, known, colour, count, command)
     file.write_text(text, encoding="utf-8")
@@ -161,7 +165,7 @@ def _yaml(
     if command:
         lines.append(f"# {shlex.join(command)}")
     lines += [
-        f"name: {name}",
+        f"name: {_value(name)}",
         f"table: {{half_size: [{half:g}, {half:g}], colour: {_list(table)}}}",
         f"camera: {_mapping(camera)}",
         "objects:",
@@ -190,6 +194,8 @@ def _mapping(entries: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return _list(value)
+    if isinstance(value, str) and yaml.safe_load(value) != value:
+        return json.dumps(value)  # what YAML would take for a number, or for yes and no
     return f"{round(value, 6):.10g}" if isinstance(value, float) else str(value)
 
 

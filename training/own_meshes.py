@@ -98,7 +98,7 @@ def named_files(given: Sequence[str]) -> dict[str, Path]:
             if not telling and path.stem.lower() not in UNTELLING:
                 parts.append(path.stem)
             name = "-".join(parts)
-        name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_") or "object"
+        name = plain_name(name)
         if name in found:
             raise ValueError(
                 f"--mesh {item}: another file is named {name!r} already; name it: --mesh "
@@ -106,6 +106,11 @@ def named_files(given: Sequence[str]) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def plain_name(name: str) -> str:
+    """The name in the letters that a SceneSpec takes."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_") or "object"
 
 
 def take_in(
