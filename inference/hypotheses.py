@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from inference.likelihood import blurred
-from renderer.camera import camera_pose, project
+from renderer.camera import camera_pose, focal_length, principal_point, project
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 
@@ -210,8 +210,8 @@ def _below(spec: SceneSpec, scene: Scene, c: int, place: Tensor, height: int, wi
     """Where an object of class `c` stands, `[2]` m, whose middle is seen at `place` px."""
     camera = spec.camera
     position, axes = (value[0] for value in camera_pose(camera, scene.azimuth))
-    focal = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
-    right, up = (place[0] - width / 2) / focal, (height / 2 - place[1]) / focal
+    focal, (middle, centre) = focal_length(camera, height), principal_point(camera, height, width)
+    right, up = (place[0] - middle) / focal, (centre - place[1]) / focal
     ray = axes @ torch.stack([right, up, -torch.ones_like(up)])
     fall = (position[2] - 0.5 * spec.geometries[c].height) / (-ray[2]).clamp_min(1e-3)
     reach = position.new_tensor(spec.placement.extent)

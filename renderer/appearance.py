@@ -103,7 +103,7 @@ class Appearance:
             torch.full((batch,), camera.distance),
             torch.full((batch,), math.radians(camera.elevation_deg)),
             torch.zeros(batch),
-            torch.zeros(batch),
+            torch.full((batch,), math.radians(camera.roll_deg)),
         )
 
     def camera_poses(
@@ -187,7 +187,7 @@ def draw_appearance(
             distance=look.distance + between(jitter.distance),
             elevation=look.elevation + between(jitter.elevation_deg, degree),
             tilt=between(jitter.tilt_deg, degree),
-            roll=between(jitter.roll_deg, degree),
+            roll=look.roll + between(jitter.roll_deg, degree),
         )
     return look
 

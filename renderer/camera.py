@@ -45,18 +45,31 @@ def camera_pose(camera: Camera, azimuth: Tensor) -> tuple[Tensor, Tensor]:
         device=azimuth.device,
         dtype=azimuth.dtype,
     )
+    if camera.roll_deg:
+        axes = axes @ rotation_z(axes.new_tensor(math.radians(camera.roll_deg)))
     rotation = rotation_z(azimuth)
     target = torch.tensor(camera.target, device=azimuth.device, dtype=azimuth.dtype)
     return target + camera.distance * (rotation @ offset), rotation @ axes
+
+
+def focal_length(camera: Camera, height: int) -> float:
+    """The focal length, px of pictures `height` px high."""
+    return 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
+
+
+def principal_point(camera: Camera, height: int, width: int) -> tuple[float, float]:
+    """The pixel (x, y) at which the camera's axis meets the picture."""
+    right, down = camera.principal
+    return width / 2 + right * height, height / 2 + down * height
 
 
 def project(camera: Camera, azimuth: Tensor, points: Tensor, height: int, width: int) -> Tensor:
     """Pixels `[B, N, 2]` at which points `[B, N, 3]` (m, table frame) are seen."""
     position, axes = camera_pose(camera, azimuth)
     local = (points - position[:, None]) @ axes
-    focal = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
-    x = width / 2 + focal * local[..., 0] / -local[..., 2]
-    y = height / 2 - focal * local[..., 1] / -local[..., 2]
+    focal, (middle, centre) = focal_length(camera, height), principal_point(camera, height, width)
+    x = middle + focal * local[..., 0] / -local[..., 2]
+    y = centre - focal * local[..., 1] / -local[..., 2]
     return torch.stack([x, y], dim=-1)
 
 
@@ -66,11 +79,11 @@ def unproject_to_table(camera: Camera, pixels: Tensor, height: int, width: int) 
     Rays at or above the horizon have no such point; theirs is the horizon's, very far away.
     """
     position, axes = camera_pose(camera, torch.zeros(1, dtype=pixels.dtype))
-    focal = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
+    focal, (middle, centre) = focal_length(camera, height), principal_point(camera, height, width)
     local = torch.stack(
         [
-            (pixels[:, 0] - width / 2) / focal,
-            (height / 2 - pixels[:, 1]) / focal,
+            (pixels[:, 0] - middle) / focal,
+            (centre - pixels[:, 1]) / focal,
             -torch.ones_like(pixels[:, 0]),
         ],
         dim=-1,

@@ -39,7 +39,8 @@ def scene_mjcf(spec: SceneSpec, scene: Scene, *, density: float = DENSITY) -> st
 
     Bodies are named `cup-0`, `pan-1`, …: the class, and the place in the scene. Meshes are written
     into the text. Pictures cannot be: what has a texture has its mean colour instead. Objects
-    collide as the convex hulls of their parts, so a cup is solid inside.
+    collide as the convex hulls of their parts, so a cup is solid inside. The camera's axis is in
+    the middle of its picture, whatever the spec's `principal`.
 
     Args:
         spec: the world.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -56,8 +56,7 @@ def load_mesh(path: str | Path, *, scale: float = 1.0, up_axis: str = "z") -> tr
     if not (np.isfinite(scale) and scale > 0):
         raise MeshError(f"{path}: scale is {scale}; use a positive number")
     mesh = _read(path)
-    vertices = np.asarray(mesh.vertices, dtype=np.float64)
-    vertices = vertices @ np.array(_TO_Z[up_axis], dtype=np.float64).T * scale
+    vertices = turned_upright(np.asarray(mesh.vertices, dtype=np.float64), up_axis) * scale
     used = vertices[np.unique(mesh.faces)]
     extents = np.ptp(used, axis=0)
     if extents.min() <= 1e-6 * extents.max() or extents.max() <= 1e-6:
@@ -68,7 +67,38 @@ def load_mesh(path: str | Path, *, scale: float = 1.0, up_axis: str = "z") -> tr
     return mesh
 
 
+def turned_upright(points: Floats, up_axis: str) -> Floats:
+    """Points [N, 3], turned so that their axis `up_axis` ("x", "-x", …) becomes z."""
+    turned: Floats = points @ np.array(_TO_Z[up_axis], dtype=np.float64).T
+    return turned
+
+
+def read_parts(path: str | Path) -> list[trimesh.Trimesh]:
+    """The parts of a mesh file where its scene puts them, each with the one material that it has.
+
+    Lengths and axes are the file's own. Raises MeshError.
+    """
+    path = Path(path)
+    scene: Any = _opened(path, force="scene")
+    parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    if not parts:
+        raise MeshError(f"{path}: has no faces; export it as a surface of triangles, not points")
+    for part in parts:
+        _check_finite(path, part)
+    return parts
+
+
 def _read(path: Path) -> trimesh.Trimesh:
+    mesh: Any = _opened(path, force="mesh")
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
+        raise MeshError(f"{path}: has no faces; export it as a surface of triangles, not points")
+    _check_finite(path, mesh)  # before merging, which drops such faces in silence
+    # Readers split a vertex wherever the file gives it two normals; only texture seams may stay.
+    mesh.merge_vertices(merge_norm=True)
+    return mesh
+
+
+def _opened(path: Path, *, force: Literal["mesh", "scene"]) -> Any:
     if not path.is_file():
         raise MeshError(f"{path}: no such file; check the path, it is relative to the scene file")
     if path.suffix.lower() not in FORMATS:
@@ -76,16 +106,14 @@ def _read(path: Path) -> trimesh.Trimesh:
             f"{path}: cannot read this format; convert it to one of {', '.join(FORMATS)}"
         )
     try:
-        mesh: Any = trimesh.load(path, force="mesh", process=False)
+        return trimesh.load(path, force=force, process=False)
     except Exception as error:  # the readers of the formats raise whatever they trip over
         raise MeshError(f"{path}: cannot be read ({error}); export the mesh again") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise MeshError(f"{path}: has no faces; export it as a surface of triangles, not points")
-    if not np.isfinite(mesh.vertices).all():  # before merging, which drops such faces in silence
+
+
+def _check_finite(path: Path, mesh: trimesh.Trimesh) -> None:
+    if not np.isfinite(mesh.vertices).all():
         raise MeshError(f"{path}: some vertices are not finite; export the mesh again")
-    # Readers split a vertex wherever the file gives it two normals; only texture seams may stay.
-    mesh.merge_vertices(merge_norm=True)
-    return mesh
 
 
 # --- shape -----------------------------------------------------------------------------------

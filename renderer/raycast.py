@@ -8,7 +8,6 @@ nothing passes through the host but a few sizes.
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from renderer.appearance import Appearance, appearance_of
 from renderer.backend import BackendError
+from renderer.camera import focal_length, principal_point
 from renderer.mjcf import SceneModel, build_model, slots_of
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
@@ -178,8 +178,9 @@ class RaycastRenderer:
         # Here the host waits to hear how many tiles and pixels there are, and then no more.
         tile_of, left, top = tile_windows(windows, TILE)
         index = tiled_index(windows, TILE)
-        sides = ((left, self.width), (top, self.height))
-        middle = torch.stack([low.double() + (TILE - side) / 2 for low, side in sides], dim=1)
+        axis = principal_point(self.spec.camera, self.height, self.width)
+        sides = ((left, axis[0]), (top, axis[1]))
+        middle = torch.stack([low.double() + TILE / 2 - at for low, at in sides], dim=1)
         parts = [torch.empty(0, TILE * TILE, 3, device=self.device)]
         sizes = TILE_BATCHES[self.device.type]
         start = 0
@@ -233,7 +234,7 @@ class RaycastRenderer:
 
         Args:
             tiles: T worlds.
-            middle: `[T, 2]` float64, px from the picture's middle to the tiles'.
+            middle: `[T, 2]` float64, px from the camera's axis to the tiles' middles.
             looks: of each tile, or None for the spec's.
         """
         n, worlds = self.supersample, tiles.worlds
@@ -267,7 +268,7 @@ class RaycastRenderer:
             # cast all along one ray. A kernel compiled to add samples up, which happens on first
             # use, does so for these rays as well; each draw then adds the one that it is aimed at.
             context.use_precomputed_rays = False
-            focal = 0.5 * self.height / math.tan(math.radians(self.spec.camera.fovy_deg) / 2)
+            focal = focal_length(self.spec.camera, self.height)
             model.cam_intrinsic = wp.full((size, 1), wp.vec4(focal), dtype=wp.vec4)
             model.cam_sensorsize = wp.array([[TILE, TILE]], dtype=wp.vec2)
             mjw.render(model, worlds.data, context)
@@ -288,10 +289,22 @@ class RaycastRenderer:
     def _cast(self, *, dressed: bool) -> _Cast:
         if dressed not in self._casts:
             built = build_model(self.spec, slots=self.slots, lamps=dressed)
+            self._set_axis(built.model)
             host = mujoco.MjData(built.model)
             mujoco.mj_forward(built.model, host)
             self._casts[dressed] = _Cast(built.to(self.device), host, mjw.put_model(built.model))
         return self._casts[dressed]
+
+    def _set_axis(self, model: mujoco.MjModel) -> None:
+        """Has the camera's axis meet the picture where the spec says, if not in its middle."""
+        if self.spec.camera.principal == (0.0, 0.0):
+            return
+        focal, (x, y) = (
+            focal_length(self.spec.camera, self.height),
+            principal_point(self.spec.camera, self.height, self.width),
+        )
+        model.cam_sensorsize[0] = self.width, self.height
+        model.cam_intrinsic[0] = focal, focal, self.width / 2 - x, self.height / 2 - y
 
     def _make_worlds(
         self, size: int, height: int, width: int, samples: int, dressed: bool

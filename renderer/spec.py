@@ -30,6 +30,7 @@ from torch import Tensor
 
 from renderer.fields import Colour, Finite, Part, Positive
 from renderer.geometry import GeometryError, ObjectGeometry, mesh_geometry, shape_geometry
+from renderer.intrinsics import from_matrix
 from renderer.placement import acceptance, stack_footprints
 from renderer.variation import Nuisance
 
@@ -64,8 +65,15 @@ class Table(Part):
     texture: Path | None = None
 
 
+Share = Annotated[float, Field(gt=-0.5, lt=0.5)]
+
+
 class Camera(Part):
-    """A pinhole camera on a circle around `target`, always looking at it."""
+    """A pinhole camera on a circle around `target`, always looking at it.
+
+    A calibration's `K` (3 x 3, px) and `image_size` ([width, height], px) may stand for `fovy_deg`,
+    `aspect` and `principal`.
+    """
 
     target: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)  # m
     distance: Positive  # m
@@ -73,6 +81,24 @@ class Camera(Part):
     fovy_deg: Annotated[float, Field(gt=0.0, lt=180.0)]
     azimuth_deg: tuple[Finite, Finite]
     aspect: Positive = 1.0  # width / height
+    # About its line of sight; what it sees turns clockwise.
+    roll_deg: Annotated[float, Field(ge=-180.0, le=180.0)] = 0.0
+    # From the picture's middle to where it sees its target, to the right and down, as a share of
+    # the picture's height.
+    principal: tuple[Share, Share] = (0.0, 0.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _calibrated(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not {"K", "image_size"} & set(data):
+            return data
+        if not {"K", "image_size"} <= set(data):
+            raise ValueError("K and image_size belong together; give both, or `fovy_deg`")
+        twice = sorted({"fovy_deg", "aspect", "principal"} & set(data))
+        if twice:
+            raise ValueError(f"{twice[0]}: follows from K and image_size; leave it out")
+        rest = {key: value for key, value in data.items() if key not in ("K", "image_size")}
+        return {**rest, **from_matrix(data["K"], data["image_size"])}
 
     @field_validator("azimuth_deg")
     @classmethod

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderer.backend import BackendError
+from renderer.camera import principal_point
 from renderer.mjcf import SceneModel
 
 Floats = NDArray[np.float32]
@@ -24,7 +25,8 @@ NOBODY = -1  # no class
 
 # What makes an MjvGeom look like its class, wherever it stands.
 _LOOKS = (
-    *("type", "dataid", "objtype", "category", "matid", "texcoord", "size", "rgba", "emission"),
+    *("type", "dataid", "objtype", "category", "matid", "texid", "texuniform", "texrepeat"),
+    *("texcoord", "size", "rgba", "emission"),
     *("specular", "shininess", "reflectance", "transparent"),
 )
 
@@ -70,7 +72,8 @@ class Stage:
         self._read_pixels = GL.glReadPixels
         self._format = (GL.GL_RGBA, GL.GL_UNSIGNED_BYTE)
         self.scene_model = scene_model
-        self._height, self._width = height, width
+        self._height = height
+        self._axis = principal_point(scene_model.spec.camera, height, width)
         model = scene_model.model
         model.vis.global_.offheight, model.vis.global_.offwidth = framebuffer
         model.vis.quality.offsamples = 0
@@ -184,8 +187,9 @@ class Stage:
 
     def frame(self, left: int, top: int, width: int, height: int) -> None:
         """Looks at that part of the picture, px; its sides follow from the viewport's shape."""
-        centre = (left + 0.5 * (width - self._width)) * self._pixel
-        upper = (0.5 * self._height - top) * self._pixel
+        middle, axis = self._axis
+        centre = (left + 0.5 * width - middle) * self._pixel
+        upper = (axis - top) * self._pixel
         lower = upper - height * self._pixel
         for eye in self._eyes:
             eye.frustum_center, eye.frustum_top, eye.frustum_bottom = centre, upper, lower

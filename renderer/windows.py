@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from renderer.appearance import Appearance
+from renderer.camera import focal_length, principal_point
 from renderer.differences import Differences
 from renderer.geometry import ObjectGeometry
 from renderer.scene import Scene
@@ -94,17 +95,20 @@ def object_boxes(
     across = x + cos * points[..., 0] - sin * points[..., 1]  # [B, K, P] m
     away = y + sin * points[..., 0] + cos * points[..., 1]
     up = points[..., 2] - camera.target[2]
-    focal = 0.5 * height / math.tan(math.radians(camera.fovy_deg) / 2)
+    focal, (middle, centre) = focal_length(camera, height), principal_point(camera, height, width)
     if appearance is None:
         elevation = math.radians(camera.elevation_deg)
         high, deep = math.sin(elevation), math.cos(elevation)
         depth = camera.distance + deep * away - high * up
         above = high * away + deep * up
+        if camera.roll_deg:
+            angle = math.radians(camera.roll_deg)
+            across, above = _rolled(across, above, math.cos(angle), math.sin(angle))
     else:
         across, above, depth = _seen_from(appearance, across, away, up)
     scale = focal / depth
-    right = width / 2 + across * scale
-    down = height / 2 - above * scale
+    right = middle + across * scale
+    down = centre - above * scale
     near = torch.stack([right.amin(-1), down.amin(-1)], dim=-1)
     far = torch.stack([right.amax(-1), down.amax(-1)], dim=-1)
     beside = (depth.amin(-1) < 1e-3 * camera.distance)[..., None]
@@ -133,8 +137,14 @@ def _seen_from(
     depth, above = distance + deep * away - high * up, high * away + deep * up
     cos, sin = tilt.cos(), tilt.sin()
     depth, above = cos * depth + sin * above, cos * above - sin * depth
-    cos, sin = roll.cos(), roll.sin()
-    return cos * across + sin * above, cos * above - sin * across, depth
+    return *_rolled(across, above, roll.cos(), roll.sin()), depth
+
+
+def _rolled(
+    across: Tensor, above: Tensor, cos: Tensor | float, sin: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The same points as a camera sees them that is turned about its line of sight."""
+    return cos * across + sin * above, cos * above - sin * across
 
 
 def windows_of(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -87,11 +87,21 @@ def optical_pose(spec: SceneSpec, azimuth: float) -> schemas.Pose:
         y=y - camera.distance * reach * cos,
         z=z + camera.distance * rise,
     )
-    rotation = (
+    turn = math.radians(camera.roll_deg)
+    level = (
         (cos, sin * rise, -sin * reach),
         (sin, -cos * rise, cos * reach),
         (0.0, -reach, -rise),
     )
+    # Its right turns up by the roll, its down to the right.
+    rotation = [
+        (
+            math.cos(turn) * right - math.sin(turn) * down,
+            math.sin(turn) * right + math.cos(turn) * down,
+            forward,
+        )
+        for right, down, forward in level
+    ]
     return schemas.Pose(position=position, orientation=quaternion(rotation))
 
 
@@ -136,6 +146,8 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
             elevation=math.radians(camera.elevation_deg),
             fovy=math.radians(camera.fovy_deg),
             aspect=camera.aspect,
+            roll=math.radians(camera.roll_deg),
+            principal=schemas.Vector2(x=camera.principal[0], y=camera.principal[1]),
             azimuth=schemas.Range(min=least, max=greatest),
         ),
         table=schemas.TableModel(

@@ -327,6 +327,13 @@ class Range(_Model):
     max: float
 
 
+class Vector2(_Model):
+    """x, y."""
+
+    x: float
+    y: float
+
+
 class CameraModel(_Model):
     """The camera that the model expects: a pinhole, on a circle around `target`, looking at it."""
 
@@ -335,14 +342,12 @@ class CameraModel(_Model):
     elevation: float = Field(description="rad, above the table")
     fovy: float = Field(description="rad, field of view from top to bottom")
     aspect: float = Field(description="width / height")
+    roll: float = Field(0.0, description="rad, about its axis; what it sees turns clockwise")
+    principal: Vector2 = Field(
+        Vector2(x=0.0, y=0.0),
+        description="from the picture's middle to its axis, right and down, in picture heights",
+    )
     azimuth: Range = Field(description="rad")
-
-
-class Vector2(_Model):
-    """x, y."""
-
-    x: float
-    y: float
 
 
 class TableModel(_Model):

@@ -32,8 +32,10 @@ export function cameraAt(camera, azimuth) {
   const [ca, sa] = [Math.cos(azimuth), Math.sin(azimuth)];
   const [ce, se] = [Math.cos(camera.elevation), Math.sin(camera.elevation)];
   const forward = [-sa * ce, ca * ce, -se];
-  const right = [ca, sa, 0];
-  const down = [sa * se, -ca * se, -ce];
+  const level = { right: [ca, sa, 0], down: [sa * se, -ca * se, -ce] };
+  const [cr, sr] = [Math.cos(camera.roll ?? 0), Math.sin(camera.roll ?? 0)];
+  const right = level.right.map((value, i) => cr * value - sr * level.down[i]);
+  const down = level.right.map((value, i) => sr * value + cr * level.down[i]);
   const { target, distance } = camera;
   const position = ["x", "y", "z"].map((axis, i) => target[axis] - distance * forward[i]);
   return { position, right, down, forward };
@@ -63,7 +65,9 @@ export function regionOf(camera, width, height) {
 export function projection(camera, azimuth, region) {
   const { position, right, down, forward } = cameraAt(camera, azimuth);
   const focal = region.height / 2 / Math.tan(camera.fovy / 2);
-  const [cx, cy] = [region.x + region.width / 2, region.y + region.height / 2];
+  const axis = camera.principal ?? { x: 0, y: 0 };
+  const cx = region.x + region.width / 2 + axis.x * region.height;
+  const cy = region.y + region.height / 2 + axis.y * region.height;
   return (x, y, z) => {
     const [dx, dy, dz] = [x - position[0], y - position[1], z - position[2]];
     const away = dx * forward[0] + dy * forward[1] + dz * forward[2];

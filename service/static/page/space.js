@@ -210,16 +210,19 @@ export class Space {
     const { position, right, down, forward } = cameraAt(camera, this.answer.camera.azimuth.value);
     const high = FRUSTUM * Math.tan(camera.fovy / 2);
     const wide = high * camera.aspect;
-    const corner = (across, along) =>
-      position.map((value, k) => value + FRUSTUM * forward[k] + across * wide * right[k] + along * high * down[k]);
+    const axis = camera.principal ?? { x: 0, y: 0 };
+    const corner = (across, along) => {
+      const [aside, below] = [across * wide - 2 * axis.x * high, (along - 2 * axis.y) * high];
+      return position.map((value, k) => value + FRUSTUM * forward[k] + aside * right[k] + below * down[k]);
+    };
     const corners = [corner(-1, -1), corner(1, -1), corner(1, 1), corner(-1, 1)];
     const lines = corners.flatMap((point, i) => [position, point, point, corners[(i + 1) % 4]]);
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", new Float32BufferAttribute(lines.flat(), 3));
     const sheet = new Mesh(new PlaneGeometry(2 * wide, 2 * high), this.photoMaterial());
     sheet.position.set(...corner(0, 0));
-    sheet.up.set(0, 0, 1);
-    sheet.lookAt(...position);
+    sheet.up.set(...down.map((value) => -value));
+    sheet.lookAt(...corner(0, 0).map((value, k) => value - forward[k]));
     this.station.add(new LineSegments(geometry, thin(this.ink, 0.55)), sheet);
   }
 
