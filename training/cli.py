@@ -23,13 +23,14 @@ from training.experiments import (
     vary,
 )
 from training.objectives import EstimatorName, ObjectiveName
+from training.stopping import Stopping
 
 
 def train(
     experiment: Annotated[str, tyro.conf.Positional],
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     objective: ObjectiveName | None = None,
     images: Path | None = None,
     start: Path | None = None,
@@ -37,6 +38,7 @@ def train(
     estimator: EstimatorName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
+    until: Literal["good", "end"] | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -45,9 +47,14 @@ def train(
 ) -> None:
     """Train a model; start again with the same arguments to continue a stopped run.
 
+    With a SceneSpec of your own it says how long that will take before it starts, ends when the
+    model is good, within 90 minutes on this machine if you do not say otherwise, and leaves a
+    folder that is ready to be served: calibrated, evaluated, with figures and a card.
+
     Args:
         experiment: name of a built-in experiment, or a SceneSpec's YAML file.
-        out: folder of the checkpoint, its training state and TensorBoard logs.
+        out: folder of the checkpoint, its training state and TensorBoard logs; runs/NAME when not
+            given.
         objective: sleep learns from scenes that the renderer drew, elbo from images alone, through
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
@@ -61,6 +68,9 @@ def train(
             them out and needs the network of cells.
         minutes: train about this long.
         steps: train this many steps.
+        until: end when held-out scenes are read well enough, or no better than before (good), or at
+            the last step (end). When not given, good for a SceneSpec of your own if you name
+            neither minutes nor steps.
         seed: of weights and scenes.
         device: where the network runs; a card draws its pictures as well.
         precision: of the convolutions; auto takes bfloat16 where the processor has units for it.
@@ -72,11 +82,19 @@ def train(
     from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
     from training.loop import train as run
+    from training.own import RUNS, train_own
     from training.picture_experiments import PICTURE_EXPERIMENTS, with_estimator
     from training.rival_experiments import RIVAL_EXPERIMENTS
 
+    flat = experiment in PICTURE_EXPERIMENTS or experiment in RIVAL_EXPERIMENTS
+    if until == "good" and (flat or images is not None):
+        raise ValueError("--until good is for scenes that are drawn; give --until end, or steps")
+    own = images is None and Path(experiment).is_file()
+    if until is None:
+        until = "good" if own and minutes is None and steps is None else "end"
     options = RunOptions(
-        out=out,
+        out=out or RUNS / Path(experiment).stem,
+        stopping=Stopping() if until == "good" else None,
         start=start,
         images=images,
         seed=seed,
@@ -109,7 +127,11 @@ def train(
         known = load_checkpoint(start)
         what = relearning(what, known) if images is None else going_on(what, known)
         print(f"begins with the weights of {start}")
-    run(what, replace(options, start=start))
+    options = replace(options, start=start)
+    if own:
+        train_own(what, options)
+    else:
+        run(what, options)
 
 
 def evaluate(

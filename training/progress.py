@@ -78,9 +78,13 @@ class Progress:
                 soft_wrap=True,
             )
 
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def report(self, figures: dict[str, Any]) -> None:
         """Prints figures measured on held-out scenes."""
         text = "  ".join(
             f"{name} {value:.4g}" for name, value in figures.items() if value is not None
         )
-        self._console.print(f"held out: {text}", highlight=False, soft_wrap=True)
+        self.say(f"held out: {text}")

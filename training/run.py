@@ -12,7 +12,7 @@ import platform
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from training.objectives import Losses
 from training.progress import Progress
 from training.schedule import Schedule
 from training.state import StateError, load_state, read_meta, save_state
+from training.stopping import Landing, Stopping
 
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
@@ -54,6 +55,10 @@ class RunOptions:
     threads: int | None = None  # of the network; the other cores when not given
     save_seconds: float = 60.0
     evaluate_every: int = 500  # steps
+    stopping: Stopping | None = None  # when to end before the last step; at it when not given
+    # s to learn in. The number of steps follows the pace, up to the experiment's own unless
+    # minutes are given: a machine that was busy at first may have time for more.
+    budget: float | None = None
 
 
 class HeldOut(NamedTuple):
@@ -80,6 +85,9 @@ class Run(ABC, Generic[BatchT]):
         if options.steps is None and options.minutes is None:
             self.total = experiment.steps
         self.history: list[dict[str, Any]] = []
+        self.landing: Landing | None = None  # when the end is nearer than it was planned
+        self._paced = (0, 0.0)  # step and seconds from which the pace is measured
+        self.ended = "all steps are done"
         self.state_path = options.out / STATE
         self.resumes = self.state_path.exists()
 
@@ -98,7 +106,7 @@ class Run(ABC, Generic[BatchT]):
             load_state(self.state_path, self.learning, self.optimizer)
 
     @abstractmethod
-    def _batches(self, first: int, last: int) -> Iterator[BatchT]:
+    def batches(self, first: int, last: int) -> Generator[BatchT, None, None]:
         """Batches number `first` to `last` - 1: they depend on seed and number alone."""
 
     @abstractmethod
@@ -146,8 +154,12 @@ class Run(ABC, Generic[BatchT]):
                 "give another --out, or remove that folder to start anew"
             )
         self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
+        self._paced = (self.step, self.seconds)
         if self.options.steps is None:
             self.total = meta["total"]
+        if meta.get("landing") is not None:
+            self.landing, self.ended = Landing(*meta["landing"]), meta["ended"]
+            self.total = self.landing.last
         return meta
 
     def _completed(self, identity: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +179,8 @@ class Run(ABC, Generic[BatchT]):
 
     def _part(self) -> float:
         """How much of the run after the warm-up is done, in [0, 1]."""
+        if self.landing is not None:
+            return self.landing.at(self.step)
         warmup = self.schedule.warmup
         if self.step < warmup or self.total is None:
             return 0.0
@@ -175,7 +189,6 @@ class Run(ABC, Generic[BatchT]):
     def go(self, stopped: list[int]) -> None:
         """Trains until the end, or until a signal arrives; saves either way."""
         e, options = self.schedule, self.options
-        device = torch.device(options.device)
         if self.step == self.total:
             print(f"{options.out} is trained: all {self.total} steps are done")
             return
@@ -186,22 +199,8 @@ class Run(ABC, Generic[BatchT]):
         first = self.step
         self.learning.train()
         with Progress(self.step, self.total, e.batch) as progress:
-            for batch in self._batches(self.step, last):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate()
-                with torch.autocast(
-                    device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
-                ):
-                    losses = self._losses(batch, generator_for(options.seed, "step", self.step))
-                self.optimizer.zero_grad(set_to_none=True)
-                losses.loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
-                if not bool(norm.isfinite()):
-                    raise FloatingPointError(
-                        f"step {self.step}: the gradient is not finite; the last state in "
-                        f"{self.state_path} is from before. Lower the learning rate"
-                    )
-                self.optimizer.step()
+            for batch in self.batches(self.step, last):
+                losses, norm = self.learn(batch)
                 now = time.monotonic()
                 self.step += 1
                 self.seconds = before + now - started
@@ -219,6 +218,8 @@ class Run(ABC, Generic[BatchT]):
                     self._log(writer, losses.values, norm, progress.images_per_second)
                 if self.step % options.evaluate_every == 0 or self.step == self.total:
                     self._evaluate(writer, progress)
+                    self._keep_to_budget(progress)
+                    self._consider_stopping(progress)
                 finished = self.step == self.total
                 if finished:
                     self._finish()
@@ -229,6 +230,57 @@ class Run(ABC, Generic[BatchT]):
                     break
         writer.close()
 
+    def learn(self, batch: BatchT) -> tuple[Losses, Tensor]:
+        """One step; returns its losses, and the norm of the gradient before it was clipped.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
+        e, options = self.schedule, self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        kind, mixed = torch.device(options.device).type, self.dtype != torch.float32
+        with torch.autocast(kind, dtype=self.dtype, enabled=mixed):
+            losses = self._losses(batch, generator_for(options.seed, "step", self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
+        if not bool(norm.isfinite()):
+            raise FloatingPointError(
+                f"step {self.step}: the gradient is not finite; the last state in "
+                f"{self.state_path} is from before. Lower the learning rate"
+            )
+        self.optimizer.step()
+        return losses, norm
+
+    def _keep_to_budget(self, progress: Progress) -> None:
+        """As many steps as the time is enough for, at the pace since this was last asked."""
+        options, (step, seconds) = self.options, self._paced
+        if options.budget is None or self.landing is not None or self.step == self.total:
+            return
+        pace = (self.seconds - seconds) / (self.step - step)
+        self._paced = (self.step, self.seconds)
+        total = self.step + max(1, int((options.budget - self.seconds) / pace))
+        if options.minutes is None:
+            total = min(total, self.schedule.steps)
+        if total != self.total:
+            self.total = total
+            progress.retarget(total)
+
+    def _consider_stopping(self, progress: Progress) -> None:
+        """Brings the end nearer where what was measured allows it."""
+        stopping = self.options.stopping
+        if stopping is None or self.landing is not None or self.total is None:
+            return
+        reason = stopping.reason(self.history, self._part())
+        last = self.step + stopping.steps_to_land(self.step)
+        if reason is None or last >= self.total:
+            return
+        self.landing = Landing(self.step, last, self._part())
+        self.total, self.ended = last, reason
+        progress.retarget(last)
+        progress.say(f"{reason}: ends at step {last}")
+
     def save(self) -> None:
         """Writes the checkpoint, then the state to go on from."""
         training = {
@@ -236,6 +288,7 @@ class Run(ABC, Generic[BatchT]):
             "seed": self.options.seed,
             "steps": self.step,
             "of_steps": self.total,
+            "ended": self.ended if self.step == self.total else "not yet",
             "images": self.step * self.schedule.batch,
             "seconds": round(self.seconds, 1),
             "precision": str(self.dtype).removeprefix("torch."),
@@ -252,6 +305,8 @@ class Run(ABC, Generic[BatchT]):
             "total": self.total,
             "seconds": self.seconds,
             "history": self.history,
+            "landing": self.landing,
+            "ended": self.ended,
             **self._progress(),
         }
         save_state(self.state_path, self.learning, self.optimizer, meta)

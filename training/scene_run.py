@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from training.metrics import accuracy
 from training.objectives import Batch, Losses, make_objective
 from training.panels import comparison_panel
 from training.run import HeldOut, Run, RunOptions
+from training.stopping import Best
 
 BACKEND_PATIENCE = 60.0  # s to get all backends ready to be compared: a run draws for hours
 HELD_OUT_SCENES = 256  # watched while training, never trained on
@@ -81,6 +82,13 @@ class SceneRun(Run[Batch]):
         )
         self._learn(nn.ModuleDict({"posterior": self.posterior, **self.objective.parts}))
         self.dreams = self._dreams_of(self.spec)
+        self.best: Best | None = None  # of a run that may end when it is good enough
+        if options.stopping is not None:
+            self.best = Best(self.posterior)
+            if self.resumes and meta.get("best") is not None:
+                self.best.step, self.best.score = meta["best"]
+                kept = load_checkpoint(options.out).posterior
+                self.best.network.load_state_dict(kept.state_dict())
 
     def _dreams_of(self, spec: SceneSpec) -> Dreams:
         """What the sleep phase learns from."""
@@ -127,7 +135,8 @@ class SceneRun(Run[Batch]):
         part = self._part() / self.experiment.tolerance_until
         return self.experiment.tolerance * 30**-part if part < 1 else 0.0
 
-    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
+        """See `Run.batches`."""
         device = self.options.device
         batches = stream(self.dreams, first, last, workers=self.workers)
         for pictures, scene in batches:
@@ -143,11 +152,17 @@ class SceneRun(Run[Batch]):
         return {"tolerance": self.tolerance()}
 
     def _progress(self) -> dict[str, Any]:
-        return {"backend": self.backend}
+        best = self.best
+        known = best is not None and best.step > 0
+        return {
+            "backend": self.backend,
+            "best": [best.step, best.score] if best is not None and known else None,
+        }
 
     def _kept(self) -> AnyPosterior:
         """The model that the run is to end with."""
-        return self.posterior
+        best = self.best
+        return self.posterior if best is None or best.step == 0 else best.network
 
     def _save_checkpoint(self, training: dict[str, Any]) -> None:
         save_checkpoint(
@@ -167,6 +182,8 @@ class SceneRun(Run[Batch]):
         }
         if self.start is not None:
             origin["start_sha256"] = self.start
+        if self.best is not None and self.best.step:
+            origin["kept_step"] = self.best.step
         return origin
 
     def _finish(self) -> None:
@@ -205,6 +222,8 @@ class SceneRun(Run[Batch]):
         row["reconstruction_mse"] = float((rendered - image).square().mean())
         shown = slice(0, 8)
         panel = comparison_panel(image[shown], rendered[shown])
+        if self.best is not None:
+            self.best.offer(self.posterior, self.step, row)
         return HeldOut(row, panel, "image_above_rerendered_inference")
 
 
