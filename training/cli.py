@@ -24,6 +24,7 @@ from training.experiments import (
 )
 from training.objectives import EstimatorName, ObjectiveName
 from training.stopping import Stopping
+from training.team import TeamError
 
 
 def train(
@@ -46,6 +47,9 @@ def train(
     threads: int | None = None,
 ) -> None:
     """Train a model; start again with the same arguments to continue a stopped run.
+
+    By `torchrun --nproc-per-node N -m training train …` N processes, on as many machines as you
+    like, share every batch; see docs/scaling.md.
 
     With a SceneSpec of your own it says how long that will take before it starts, ends when the
     model is good, within 90 minutes on this machine if you do not say otherwise, and leaves a
@@ -85,6 +89,7 @@ def train(
     from training.own import RUNS, train_own
     from training.picture_experiments import PICTURE_EXPERIMENTS, with_estimator
     from training.rival_experiments import RIVAL_EXPERIMENTS
+    from training.team import team_of_environment
 
     flat = experiment in PICTURE_EXPERIMENTS or experiment in RIVAL_EXPERIMENTS
     if until == "good" and (flat or images is not None):
@@ -92,46 +97,49 @@ def train(
     own = images is None and Path(experiment).is_file()
     if until is None:
         until = "good" if own and minutes is None and steps is None else "end"
-    options = RunOptions(
-        out=out or RUNS / Path(experiment).stem,
-        stopping=Stopping() if until == "good" else None,
-        start=start,
-        images=images,
-        seed=seed,
-        device=device,
-        precision=precision,
-        steps=steps,
-        minutes=minutes,
-        workers=workers,
-        threads=threads,
-    )
-    if experiment in PICTURE_EXPERIMENTS:
-        if objective is not None or network is not None:
-            raise ValueError(
-                f"--objective and --network are for scenes; {experiment} learns from its images"
-            )
-        run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
-        return
-    if experiment in RIVAL_EXPERIMENTS:
-        if objective is not None or network is not None or estimator is not None:
-            raise ValueError(
-                f"--objective, --network and --estimator are for AIR; {experiment} is its rival"
-            )
-        run(RIVAL_EXPERIMENTS[experiment], options)
-        return
-    if images is not None and objective is None:
-        objective = "wake-sleep"
-    what = vary(find_experiment(experiment, objective), network, estimator)
-    start = starting_point(experiment, start, images)
-    if start is not None:
-        known = load_checkpoint(start)
-        what = relearning(what, known) if images is None else going_on(what, known)
-        print(f"begins with the weights of {start}")
-    options = replace(options, start=start)
-    if own:
-        train_own(what, options)
-    else:
-        run(what, options)
+    with team_of_environment(device) as team:
+        options = RunOptions(
+            out=out or RUNS / Path(experiment).stem,
+            stopping=Stopping() if until == "good" else None,
+            start=start,
+            images=images,
+            seed=seed,
+            device=device,
+            precision=precision,
+            steps=steps,
+            minutes=minutes,
+            workers=workers,
+            threads=threads,
+            team=team,
+        )
+        if experiment in PICTURE_EXPERIMENTS:
+            if objective is not None or network is not None:
+                raise ValueError(
+                    f"--objective and --network are for scenes; {experiment} learns from its images"
+                )
+            run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
+            return
+        if experiment in RIVAL_EXPERIMENTS:
+            if objective is not None or network is not None or estimator is not None:
+                raise ValueError(
+                    f"--objective, --network and --estimator are for AIR; {experiment} is its rival"
+                )
+            run(RIVAL_EXPERIMENTS[experiment], options)
+            return
+        if images is not None and objective is None:
+            objective = "wake-sleep"
+        what = vary(find_experiment(experiment, objective), network, estimator)
+        start = starting_point(experiment, start, images)
+        if start is not None:
+            known = load_checkpoint(start)
+            what = relearning(what, known) if images is None else going_on(what, known)
+            if team.leads:
+                print(f"begins with the weights of {start}")
+        options = replace(options, start=start)
+        if own:
+            train_own(what, options)
+        else:
+            run(what, options)
 
 
 def evaluate(
@@ -453,6 +461,6 @@ def main() -> None:
             },
             prog="python -m training",
         )
-    except (ValueError, OSError, BackendError, FloatingPointError) as error:
+    except (ValueError, OSError, BackendError, FloatingPointError, TeamError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -47,6 +47,7 @@ class Dreams(Dataset[Dream]):
         backend: of the renderer, by name: `auto` is not always the same.
         batch: scenes a batch.
         seed: of everything random.
+        own: what else tells these scenes from those of other processes with the same seed.
         device: that draws, `cpu` or `cuda`; on the latter without worker processes.
 
     Raises:
@@ -63,11 +64,12 @@ class Dreams(Dataset[Dream]):
         backend: str,
         batch: int,
         seed: int,
+        own: tuple[int, ...] = (),
         device: str = "cpu",
     ) -> None:
         if backend == "auto":
             raise ValueError("batches depend on the backend: name one, or ask choose_backend once")
-        self.spec, self.batch, self.seed = spec, batch, seed
+        self.spec, self.batch, self.seed, self.own = spec, batch, seed, own
         self.size, self.supersample, self.backend = (height, width), supersample, backend
         self.device = device
         self._renderer: Renderer | None = None
@@ -83,7 +85,7 @@ class Dreams(Dataset[Dream]):
                 supersample=self.supersample,
                 device=self.device,
             )
-        generator = generator_for(self.seed, "dream", index)
+        generator = generator_for(self.seed, "dream", index, *self.own)
         scene = sample(self.spec, self.batch, generator=generator).to(self.device)
         pictures = photograph(self._renderer, scene, generator=generator)
         return Dream(pictures, tuple(scene.tensors()))

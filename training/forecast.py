@@ -25,6 +25,7 @@ class Pace:
     """What a step takes here, with what else the machine does now."""
 
     seconds: float  # a step
+    processes: int
     batch: int  # pictures a step
     threads: int  # of the network
     workers: int  # processes that draw
@@ -36,9 +37,11 @@ class Pace:
         return max(1, int(seconds / self.seconds))
 
     def __str__(self) -> str:
+        processes = f"{self.processes} processes, each " if self.processes > 1 else ""
         return (
             f"{self.seconds:.2f} s a step of {self.batch} pictures, "
-            f"{self.batch / self.seconds:.0f} pictures/s ({_number(self.threads, 'thread')}, "
+            f"{self.batch / self.seconds:.0f} pictures/s ({processes}"
+            f"{_number(self.threads, 'thread')}, "
             f"{_number(self.workers, 'drawing process', 'es')}, {self.backend}, {self.precision})"
         )
 
@@ -46,14 +49,25 @@ class Pace:
 def rehearse(experiment: Experiment, options: RunOptions, *, seconds: float = SECONDS) -> Pace:
     """Trains a few steps of a run that is thrown away, and says what one takes.
 
+    Processes of a team all do so at once, each with its share of the batch.
+
     Args:
         experiment: what is to be learned.
         options: how, on this machine; nothing is written to its folder.
         seconds: to measure, about; the first steps, which compile and allocate, come on top.
     """
+    team, share = options.team, options.team.share_of(experiment.batch)
     with TemporaryDirectory() as folder:
         run = SceneRun(
-            experiment, replace(options, out=Path(folder), steps=MOST, stopping=None, budget=None)
+            experiment.model_copy(update={"batch": share}),
+            replace(
+                options,
+                out=Path(folder),
+                steps=MOST,
+                stopping=None,
+                budget=None,
+                team=team.alone(),
+            ),
         )
         run.learning.train()
         batches = run.batches(0, WARM + MOST)
@@ -70,6 +84,7 @@ def rehearse(experiment: Experiment, options: RunOptions, *, seconds: float = SE
         batches.close()
         return Pace(
             spent / taken,
+            team.size,
             experiment.batch,
             torch.get_num_threads(),
             run.workers,

@@ -41,6 +41,10 @@ class ImageRun(Run[Tensor]):
                 f"--start and --images are for scenes of a renderer; {experiment.name} begins "
                 "with nothing and brings its own images"
             )
+        if options.team.together:
+            raise ValueError(
+                f"{experiment.name} learns in minutes, in one process; start it without torchrun"
+            )
         super().__init__(experiment, options)
         self.images = experiment
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))

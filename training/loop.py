@@ -30,6 +30,7 @@ def train(experiment: AnyExperiment, options: RunOptions) -> Path:
         StateError: the folder holds a run of another experiment, seed or code.
         SpecError: the SceneSpec cannot be used.
         DataError: the images cannot be made.
+        TeamError: another process of the team is gone.
     """
     run = open_run(experiment, options)
     with stop_signals() as stopped:

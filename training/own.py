@@ -41,15 +41,19 @@ def train_own(experiment: Experiment, options: RunOptions) -> Path | None:
         StateError: the folder holds a run of another experiment, seed or code.
         SpecError: the SceneSpec cannot be used.
     """
-    print(describe(experiment))
+    leads = options.team.leads
+    if leads:
+        print(describe(experiment))
     if options.steps is None:
         seconds = BUDGET - AFTERWARDS if options.minutes is None else 60 * options.minutes
         options = replace(options, budget=seconds)
     run = open_run(experiment, options)
     if not run.resumes:
-        run.total = plan(experiment, options)
+        run.total = options.team.tell(plan(experiment, options))
     with stop_signals() as stopped:
         run.go(stopped)
+    if not leads:
+        return None
     if run.step != run.total:
         print(f"stopped at step {run.step}; start again with the same arguments to go on")
         return None
@@ -74,6 +78,8 @@ def plan(experiment: Experiment, options: RunOptions) -> int:
         steps = pace.steps_in(options.budget)
         if options.minutes is None:
             steps = min(steps, experiment.steps)
+    if not options.team.leads:
+        return steps
     print(f"measured here: {pace}")
     print(
         f"learns for {'at most ' if options.stopping else ''}{steps:,} steps, about "

@@ -42,6 +42,8 @@ class PhotoRun(SceneRun):
                 f"--images {options.images}: there is no model to begin with; train one without "
                 "photos first, and give its folder by --start"
             )
+        if options.team.together:
+            raise ValueError("--images: photos are learned from in one process; leave torchrun out")
         network = experiment.network
         self.folder = options.images
         self.photos = Photos.load(options.images, height=network.height, width=network.width)

@@ -12,7 +12,7 @@ import platform
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from training.progress import Progress
 from training.schedule import Schedule
 from training.state import StateError, load_state, read_meta, save_state
 from training.stopping import Landing, Stopping
+from training.team import ALONE, Team, lost_workers
 
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
@@ -59,6 +60,7 @@ class RunOptions:
     # s to learn in. The number of steps follows the pace, up to the experiment's own unless
     # minutes are given: a machine that was busy at first may have time for more.
     budget: float | None = None
+    team: Team = ALONE  # the processes that train together
 
 
 class HeldOut(NamedTuple):
@@ -67,6 +69,19 @@ class HeldOut(NamedTuple):
     figures: dict[str, Any]  # by name
     panel: Tensor  # [3, h, w] in [0, 1], some of it, and what the network made of it
     caption: str
+
+
+class _Learner(nn.Module, Generic[BatchT]):
+    """What learns, with what it minimises for its forward pass."""
+
+    def __init__(
+        self, learning: nn.ModuleDict, losses: Callable[[BatchT, torch.Generator], Losses]
+    ) -> None:
+        super().__init__()
+        self.learning, self._losses = learning, losses
+
+    def forward(self, batch: BatchT, generator: torch.Generator) -> Losses:
+        return self._losses(batch, generator)
 
 
 class Run(ABC, Generic[BatchT]):
@@ -88,7 +103,9 @@ class Run(ABC, Generic[BatchT]):
         self.landing: Landing | None = None  # when the end is nearer than it was planned
         self._paced = (0, 0.0)  # step and seconds from which the pace is measured
         self.ended = "all steps are done"
-        self.state_path = options.out / STATE
+        self.team = options.team
+        self.share = self.team.share_of(experiment.batch)  # of a batch, that is this process's own
+        self.state_path = self.team.copy_of(options.out / STATE)
         self.resumes = self.state_path.exists()
 
     def _learn(self, learning: nn.ModuleDict) -> None:
@@ -104,6 +121,8 @@ class Run(ABC, Generic[BatchT]):
         )
         if self.resumes:
             load_state(self.state_path, self.learning, self.optimizer)
+        learner = _Learner(self.learning, self._losses)
+        self.learner = self.team.unite(learner, uses_all=self._uses_all())
 
     @abstractmethod
     def batches(self, first: int, last: int) -> Generator[BatchT, None, None]:
@@ -120,6 +139,10 @@ class Run(ABC, Generic[BatchT]):
     @abstractmethod
     def _save_checkpoint(self, training: dict[str, Any]) -> None:
         """Writes the checkpoint folder; `training` says how it came about."""
+
+    def _uses_all(self) -> bool:
+        """Whether every weight takes part in every step; if not sure, not."""
+        return False
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a run to be continued."""
@@ -187,63 +210,82 @@ class Run(ABC, Generic[BatchT]):
         return min(1.0, (self.step - warmup) / max(1, self.total - warmup))
 
     def go(self, stopped: list[int]) -> None:
-        """Trains until the end, or until a signal arrives; saves either way."""
-        e, options = self.schedule, self.options
+        """Trains until the end, or until a signal arrives; saves either way.
+
+        Raises:
+            TeamError: another process of the team is gone.
+        """
+        options, leads = self.options, self.team.leads
         if self.step == self.total:
-            print(f"{options.out} is trained: all {self.total} steps are done")
+            if leads:
+                print(f"{options.out} is trained: all {self.total} steps are done")
             return
-        writer = SummaryWriter(str(options.out / LOGS), purge_step=self.step)
+        logs = str(options.out / LOGS)
+        writer = SummaryWriter(logs, purge_step=self.step) if leads else None
         last = self.total if self.total is not None else 1 << 40
-        saved = calibrated = started = time.monotonic()
-        before = self.seconds
-        first = self.step
+        saved = started = time.monotonic()
+        before, first = self.seconds, self.step
         self.learning.train()
-        with Progress(self.step, self.total, e.batch) as progress:
+        with Progress(self.step, self.total, self.schedule.batch, quiet=not leads) as progress:
             for batch in self.batches(self.step, last):
                 losses, norm = self.learn(batch)
                 now = time.monotonic()
                 self.step += 1
                 self.seconds = before + now - started
                 if self.step - first == CALIBRATION[0]:
-                    calibrated = now
+                    self._paced = (self.step, self.seconds)
                 if self.step - first == CALIBRATION[1] and self.total is None:
-                    pace = (now - calibrated) / (CALIBRATION[1] - CALIBRATION[0])
-                    assert options.minutes is not None
-                    self.total = self.step + max(
-                        e.warmup, int((options.minutes * 60 - self.seconds) / pace)
-                    )
+                    self._plan()
                     progress.retarget(self.total)
                 progress.advance(self.step, float(losses.loss.detach()))
-                if self.step % 20 == 0:
+                if writer is not None and self.step % 20 == 0:
                     self._log(writer, losses.values, norm, progress.images_per_second)
                 if self.step % options.evaluate_every == 0 or self.step == self.total:
-                    self._evaluate(writer, progress)
-                    self._keep_to_budget(progress)
-                    self._consider_stopping(progress)
+                    if writer is not None:
+                        self._evaluate(writer, progress)
+                        self._keep_to_budget(progress)
+                        self._consider_stopping(progress)
+                    self.total, self.landing, self.ended = self.team.tell(
+                        (self.total, self.landing, self.ended)
+                    )
                 finished = self.step == self.total
-                if finished:
-                    self._finish()
-                if finished or stopped or now - saved > options.save_seconds:
-                    self.save()
-                    saved = time.monotonic()
-                if finished or stopped:
+                leaves = finished or self.team.any(bool(stopped))
+                if leads:
+                    if finished:
+                        self._finish()
+                    if leaves or now - saved > options.save_seconds:
+                        self.save()
+                        saved = time.monotonic()
+                if leaves:
                     break
-        writer.close()
+        if writer is not None:
+            writer.close()
+
+    def _plan(self) -> None:
+        """As many steps as the given minutes are enough for, at the pace so far."""
+        assert self.options.minutes is not None
+        step, seconds = self._paced
+        pace = (self.seconds - seconds) / (self.step - step)
+        left = int((self.options.minutes * 60 - self.seconds) / pace)
+        self.total = self.team.tell(self.step + max(self.schedule.warmup, left))
 
     def learn(self, batch: BatchT) -> tuple[Losses, Tensor]:
         """One step; returns its losses, and the norm of the gradient before it was clipped.
 
         Raises:
             FloatingPointError: the gradient is not finite.
+            TeamError: another process of the team is gone.
         """
         e, options = self.schedule, self.options
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         kind, mixed = torch.device(options.device).type, self.dtype != torch.float32
-        with torch.autocast(kind, dtype=self.dtype, enabled=mixed):
-            losses = self._losses(batch, generator_for(options.seed, "step", self.step))
+        generator = generator_for(options.seed, "step", self.step, *self._own_key())
         self.optimizer.zero_grad(set_to_none=True)
-        losses.loss.backward()
+        with lost_workers():
+            with torch.autocast(kind, dtype=self.dtype, enabled=mixed):
+                losses = self.learner(batch, generator)
+            losses.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
         if not bool(norm.isfinite()):
             raise FloatingPointError(
@@ -252,6 +294,10 @@ class Run(ABC, Generic[BatchT]):
             )
         self.optimizer.step()
         return losses, norm
+
+    def _own_key(self) -> tuple[int, ...]:
+        """What tells the random numbers of this process from those of the others."""
+        return (self.team.rank, self.team.size) if self.team.together else ()
 
     def _keep_to_budget(self, progress: Progress) -> None:
         """As many steps as the time is enough for, at the pace since this was last asked."""
@@ -294,6 +340,7 @@ class Run(ABC, Generic[BatchT]):
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.options.device,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "processes": self.team.size,
             "torch": torch.__version__,
             "history": self.history,
             **self._origin(),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from inference.build import AnyPosterior, build_posterior
 from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.posterior import Posterior
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
@@ -63,16 +64,18 @@ class SceneRun(Run[Batch]):
         # Searching draws far more than dreaming does: the cores are its own.
         workers = 0 if awake and options.workers is None else options.workers
         self.draws_on = "cpu" if workers else options.device
-        if self.backend == "auto":
+        if self.backend == "auto" and self.team.leads:
             self.backend = choose_backend(
                 self.spec, self._format(), device=self.draws_on, patience=BACKEND_PATIENCE
             )
+        self.backend = self.team.tell(self.backend)
         if self.backend == "opengl":  # which hands over pictures on the CPU
             self.draws_on = "cpu"
         # A card that draws does so in this process: pictures are spared the way through the host.
-        self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0)
+        cores = max(1, available_cpus() // self.team.local_size)
+        self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0, cores)
         if awake and self.draws_on == "cpu":  # network and decoder take turns; both wait for both
-            threads = self.decoders = max(1, available_cpus() // 2)
+            threads = self.decoders = max(1, cores // 2)
         torch.set_num_threads(options.threads or threads)
         self.objective = make_objective(
             experiment.objective,
@@ -85,7 +88,7 @@ class SceneRun(Run[Batch]):
         self.best: Best | None = None  # of a run that may end when it is good enough
         if options.stopping is not None:
             self.best = Best(self.posterior)
-            if self.resumes and meta.get("best") is not None:
+            if self.resumes and self.team.leads and meta.get("best") is not None:
                 self.best.step, self.best.score = meta["best"]
                 kept = load_checkpoint(options.out).posterior
                 self.best.network.load_state_dict(kept.state_dict())
@@ -99,8 +102,9 @@ class SceneRun(Run[Batch]):
             width=experiment.network.width,
             supersample=experiment.supersample,
             backend=self.backend,
-            batch=experiment.batch,
+            batch=self.share,
             seed=self.options.seed,
+            own=self._own_key(),
             device=self.draws_on,
         )
 
@@ -122,6 +126,10 @@ class SceneRun(Run[Batch]):
             device=self.draws_on,
             processes=self.decoders,
         )
+
+    def _uses_all(self) -> bool:
+        asleep = self.experiment.objective == "sleep" and isinstance(self.posterior, Posterior)
+        return asleep and self.spec.camera.moves and self.posterior.slots > 1
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -227,9 +235,8 @@ class SceneRun(Run[Batch]):
         return HeldOut(row, panel, "image_above_rerendered_inference")
 
 
-def _share_cores(workers: int | None) -> tuple[int, int]:
+def _share_cores(workers: int | None, cores: int) -> tuple[int, int]:
     """Worker processes that render, and threads for the network, of the cores we may use."""
-    cores = available_cpus()
     if workers is None:
         workers = 0 if cores == 1 else max(1, cores // 3)
     return workers, max(1, cores - workers)
