@@ -34,6 +34,7 @@ def train(
     out: Path | None = None,
     objective: ObjectiveName | None = None,
     images: Path | None = None,
+    shards: Path | None = None,
     start: Path | None = None,
     network: NetworkName | None = None,
     estimator: EstimatorName | None = None,
@@ -63,6 +64,7 @@ def train(
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
             five is held out, and the model that explains those best is what is written to `out`.
+        shards: folder of scenes that `shards` drew in advance, to learn from instead of drawing.
         start: checkpoint folder with the weights to begin with, of a model of the same objects;
             with `images`, if not given, the shipped model of the experiment's name.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
@@ -92,6 +94,8 @@ def train(
     from training.team import team_of_environment
 
     flat = experiment in PICTURE_EXPERIMENTS or experiment in RIVAL_EXPERIMENTS
+    if shards is not None and (flat or images is not None):
+        raise ValueError("--shards are of drawn scenes; leave them out, or --images")
     if until == "good" and (flat or images is not None):
         raise ValueError("--until good is for scenes that are drawn; give --until end, or steps")
     own = images is None and Path(experiment).is_file()
@@ -103,6 +107,7 @@ def train(
             stopping=Stopping() if until == "good" else None,
             start=start,
             images=images,
+            shards=shards,
             seed=seed,
             device=device,
             precision=precision,
@@ -338,6 +343,57 @@ def render(
     print(f"{len(paths)} pictures in {out}")
 
 
+def shards(
+    spec: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    scenes: int = 100_000,
+    seed: int = 0,
+    per_shard: int = 1024,
+    processes: int | None = None,
+    ray: str | None = None,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+) -> None:
+    """Draw scenes in advance, for `train --shards`; what was stopped goes on.
+
+    Args:
+        spec: a SceneSpec's YAML file, or the name of a built-in experiment.
+        out: folder for the shards.
+        scenes: how many. A run looks at 64 in each step, and at all of them again when it has seen
+            the last.
+        seed: of the scenes.
+        per_shard: scenes in a file.
+        processes: that draw; as many as cores when not given.
+        ray: draw on a Ray cluster: its address, auto for the one of this machine, or local.
+        backend: that draws.
+    """
+    from renderer.spec import SceneSpec
+    from training.shard_drawing import draw_shards, manifest_for
+
+    experiment = find_experiment(spec)
+    manifest = manifest_for(
+        experiment, out, scenes=scenes, seed=seed, per_shard=per_shard, backend=backend
+    )
+    console = Console()
+    console.print(
+        f"{manifest.scenes:,} scenes of {manifest.width} x {manifest.height} px in "
+        f"{manifest.shards:,} shards, {manifest.bytes / 1e9:.2f} GB",
+        highlight=False,
+    )
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("drawing", total=manifest.scenes)
+        drawn = draw_shards(
+            SceneSpec.load(experiment.spec),
+            manifest,
+            out,
+            processes=processes,
+            ray=ray,
+            tick=lambda done: bar.advance(task, done),
+        )
+    print(f"{out}: {drawn} shards drawn, {manifest.shards - drawn} were there")
+
+
 def descend(
     spec: Annotated[str, tyro.conf.Positional],
     /,
@@ -456,6 +512,7 @@ def main() -> None:
                 "accuracy": accuracy,
                 "figures": figures,
                 "render": render,
+                "shards": shards,
                 "descend": descend,
                 "represent": represent,
             },

@@ -46,6 +46,7 @@ class RunOptions:
     seed: int = 0
     start: Path | None = None  # a checkpoint folder whose weights to begin with
     images: Path | None = None  # a folder of photos to learn from, and to be held to
+    shards: Path | None = None  # a folder of scenes that were drawn in advance
     device: str = "cpu"
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     steps: int | None = None  # the experiment's own when neither this nor minutes is given

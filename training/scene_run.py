@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from training.metrics import accuracy
 from training.objectives import Batch, Losses, make_objective
 from training.panels import comparison_panel
 from training.run import HeldOut, Run, RunOptions
+from training.shards import Shards, read_manifest
 from training.stopping import Best
 
 BACKEND_PATIENCE = 60.0  # s to get all backends ready to be compared: a run draws for hours
@@ -62,7 +64,8 @@ class SceneRun(Run[Batch]):
             self.backend = meta.get("backend", self.backend)
         self.decoders = 1  # processes that draw what images are compared with
         # Searching draws far more than dreaming does: the cores are its own.
-        workers = 0 if awake and options.workers is None else options.workers
+        idle = awake or options.shards is not None
+        workers = 0 if idle and options.workers is None else options.workers
         self.draws_on = "cpu" if workers else options.device
         if self.backend == "auto" and self.team.leads:
             self.backend = choose_backend(
@@ -84,7 +87,9 @@ class SceneRun(Run[Batch]):
             lambda: self._open_decoder(self.spec),
         )
         self._learn(nn.ModuleDict({"posterior": self.posterior, **self.objective.parts}))
-        self.dreams = self._dreams_of(self.spec)
+        self.dreams: Dreams | Shards = self._dreams_of(self.spec)
+        if options.shards is not None:
+            self.dreams = self._read(options.shards)
         self.best: Best | None = None  # of a run that may end when it is good enough
         if options.stopping is not None:
             self.best = Best(self.posterior)
@@ -92,6 +97,14 @@ class SceneRun(Run[Batch]):
                 self.best.step, self.best.score = meta["best"]
                 kept = load_checkpoint(options.out).posterior
                 self.best.network.load_state_dict(kept.state_dict())
+
+    def _read(self, folder: Path) -> Shards:
+        """Shards instead of dreams."""
+        team, experiment = self.team, self.experiment
+        shards = Shards(folder, experiment.batch, self.options.seed, team.rank, team.size)
+        network = experiment.network
+        shards.check(self.spec, network.height, network.width, experiment.supersample)
+        return shards
 
     def _dreams_of(self, spec: SceneSpec) -> Dreams:
         """What the sleep phase learns from."""
@@ -132,10 +145,12 @@ class SceneRun(Run[Batch]):
         return asleep and self.spec.camera.moves and self.posterior.slots > 1
 
     def _identity(self) -> dict[str, Any]:
+        shards = self.options.shards
         return {
             **super()._identity(),
             "spec": self.spec.model_dump(mode="json"),
             "start": self.start,
+            "shards": None if shards is None else read_manifest(shards).sha256,
         }
 
     def tolerance(self) -> float:

@@ -167,6 +167,7 @@ def test_a_lost_process_ends_the_training_clearly_and_it_goes_on(tmp_path: Path)
     assert len(list((tmp_path / "training" / "tensorboard").iterdir())) == 2, "a log a start"
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_is_lost_as_well(tmp_path: Path) -> None:
     lead, other = together(RUN, tmp_path, tmp_path, 3)
     wait_for_step(lead, tmp_path, 1)
