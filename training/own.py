@@ -7,6 +7,7 @@ a model: what it says of its own errors, what it was measured to do, pictures of
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from training.experiments import Experiment
 from training.forecast import AFTERWARDS, BUDGET, rehearse
 from training.inferred import BATCH
 from training.loop import open_run
+from training.page import IMAGES
 from training.report import write_report
 from training.run import RunOptions, stop_signals
 
 RUNS = Path("runs")  # where models go when nobody says
-FIGURES = "figures"
+REPORT, FIGURES = "report", "figures"  # the page, and its pictures for the service's own page
 SCENES = 1000  # of the evaluation, of a run that learned from many
 LEARNED_FROM = 100  # pictures of training, for each of the evaluation
 SEED = 7  # of the evaluation
@@ -107,7 +109,8 @@ def finish(folder: Path) -> Path:
     write_atomically(folder / EVALUATION, (json.dumps(figures, indent=1) + "\n").encode())
     for name, value in table(figures)[:6]:
         print(f"{name}: {value}")
-    page = write_report(folder, folder / FIGURES)
+    page = write_report(folder, folder / REPORT)
+    shutil.copytree(folder / REPORT / IMAGES, folder / FIGURES, dirs_exist_ok=True)
     found = load_checkpoint(folder)
     write_atomically(folder / CARD, write_card(found, figures, page).encode())
     print(f"{folder}: ready; serve it by\n  python -m service serve --checkpoint {folder}")

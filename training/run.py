@@ -34,6 +34,7 @@ from training.team import ALONE, Team, lost_workers
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
 CALIBRATION = (20, 120)  # steps over which the speed is measured when a time is given
+PACED = 50  # steps, at least, over which it is measured again
 
 BatchT = TypeVar("BatchT")
 
@@ -223,7 +224,8 @@ class Run(ABC, Generic[BatchT]):
             return
         logs = str(options.out / LOGS)
         writer = SummaryWriter(logs, purge_step=self.step) if leads else None
-        last = self.total if self.total is not None else 1 << 40
+        # With a time to keep to, the end may come later than it is planned now.
+        last = self.total if self.total is not None and options.budget is None else 1 << 40
         saved = started = time.monotonic()
         before, first = self.seconds, self.step
         self.learning.train()
@@ -233,7 +235,7 @@ class Run(ABC, Generic[BatchT]):
                 now = time.monotonic()
                 self.step += 1
                 self.seconds = before + now - started
-                if self.step - first == CALIBRATION[0]:
+                if self.step - first == CALIBRATION[0] and self.total is None:
                     self._paced = (self.step, self.seconds)
                 if self.step - first == CALIBRATION[1] and self.total is None:
                     self._plan()
@@ -304,6 +306,8 @@ class Run(ABC, Generic[BatchT]):
         """As many steps as the time is enough for, at the pace since this was last asked."""
         options, (step, seconds) = self.options, self._paced
         if options.budget is None or self.landing is not None or self.step == self.total:
+            return
+        if self.step - step < PACED:  # just begun, or gone on
             return
         pace = (self.seconds - seconds) / (self.step - step)
         self._paced = (self.step, self.seconds)

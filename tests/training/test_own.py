@@ -13,6 +13,8 @@ import training.forecast
 from inference.checkpoint import load_checkpoint
 from inference.posterior import PosteriorConfig
 from renderer.spec import SceneSpec
+from service.galleries import figures
+from service.settings import Settings
 from training.cli import main
 from training.defaults import default_network, default_steps, pixels_across
 from training.stopping import Best, Landing, Stopping
@@ -63,7 +65,8 @@ def test_a_file_becomes_a_model_that_is_ready_to_be_served(
     assert model.evaluation is not None and model.evaluation["scenes"] == 64
     assert model.card is not None and "dice (4-fold), ball (all)" in model.card
     assert f"{model.evaluation['recall']:.4f}" in model.card
-    assert list((folder / "figures" / "images").glob("*.png"))
+    assert "![" in (folder / "report" / "results-3d.md").read_text()
+    assert figures(Settings(checkpoint=folder)).pictures(), "the service's page shows them"
     assert model.config.training["steps"] == model.config.training["of_steps"] == 8
     assert model.config.novelty is not None
 
