@@ -82,6 +82,7 @@ def rehearse(experiment: Experiment, options: RunOptions, *, seconds: float = SE
                 if taken >= LEAST and spent > seconds:
                     break
         batches.close()
+        run.close()
         return Pace(
             spent / taken,
             team.size,

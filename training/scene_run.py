@@ -66,6 +66,7 @@ class SceneRun(Run[Batch]):
         # Searching draws far more than dreaming does: the cores are its own.
         idle = awake or options.shards is not None
         workers = 0 if idle and options.workers is None else options.workers
+        self._decoders_open: list[Renderer] = []
         self.draws_on = "cpu" if workers else options.device
         if self.backend == "auto" and self.team.leads:
             self.backend = choose_backend(
@@ -132,13 +133,20 @@ class SceneRun(Run[Batch]):
 
     def _open_decoder(self, spec: SceneSpec) -> Renderer:
         """What images are compared with."""
-        return open_renderer(
+        decoder = open_renderer(
             spec,
             **self._format(self.experiment.wake.shrink),
             backend=self.backend,
             device=self.draws_on,
             processes=self.decoders,
         )
+        self._decoders_open.append(decoder)
+        return decoder
+
+    def close(self) -> None:
+        """Frees what draws for the wake phase, and its processes; it cannot go on then."""
+        for decoder in self._decoders_open:
+            decoder.close()
 
     def _uses_all(self) -> bool:
         asleep = self.experiment.objective == "sleep" and isinstance(self.posterior, Posterior)
