@@ -8,7 +8,6 @@ checkpoint must lie at the same path on every machine of the cluster. Needs the 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,12 @@ def build(scale: Scale) -> Any:
     """
     settings = settings_of_replica(scale)
     open_checkpoint(settings.checkpoint)  # told here, and not by replicas that start for ever
-    replica = serve.ingress(partial(application, settings))()
+
+    def in_replica() -> FastAPI:  # Ray knows what makes an application by its being a function
+        return application(settings)
+
     deployment = serve.deployment(
-        replica,
+        serve.ingress(in_replica)(),
         name=NAME,
         max_ongoing_requests=settings.queue_size,
         autoscaling_config={
