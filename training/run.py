@@ -172,8 +172,9 @@ class Run(ABC, Generic[BatchT]):
     def _read_progress(self) -> dict[str, Any]:
         meta = read_meta(self.state_path)
         mine, theirs = self._identity(), self._completed(meta["identity"])
-        if mine != theirs:
-            differing = [key for key in mine if mine[key] != theirs.get(key)]
+        # What an earlier run could not name yet it did not have.
+        differing = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        if differing:
             raise StateError(
                 f"{self.state_path}: is a run with another {', '.join(differing)}; "
                 "give another --out, or remove that folder to start anew"
@@ -407,12 +408,13 @@ def _precision(options: RunOptions) -> torch.dtype:
 def stop_signals() -> Iterator[list[int]]:
     """Turns Ctrl-C and SIGTERM into a wish to stop after the current step.
 
-    Yields a list that stays empty until a signal arrives; the second one interrupts at once.
+    Yields a list that stays empty until a signal arrives; the same once more interrupts at once.
+    Ctrl-C is both at torchrun: from the terminal SIGINT, and from itself SIGTERM.
     """
     received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if received:
+        if number in received:
             raise KeyboardInterrupt
         received.append(number)
 

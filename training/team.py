@@ -7,7 +7,9 @@ would take with the whole batch. One of them, the lead, measures, decides and wr
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,7 +95,9 @@ class Team:
         content = self.tell(path.read_bytes() if self.leads and path.exists() else None)
         if self.leads or content is None:
             return path
-        copy = Path(tempfile.mkdtemp(prefix="airscene-")) / path.name
+        folder = tempfile.mkdtemp(prefix="airscene-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        copy = Path(folder) / path.name
         copy.write_bytes(content)
         return copy
 

@@ -38,30 +38,41 @@ GRADIENTS = textwrap.dedent(
         def forward(self, image, scene):
             return sleep_loss(self.network, image, scene).loss
 
-    torch.set_num_threads(1)
-    with team_of_environment("cpu") as team:
+    def gradients(team, world, uses_all):
+        # Of one batch shared, and of the whole of it: the greatest, and how far they are off.
         torch.manual_seed(team.rank)  # the lead's weights count
         sizes = dict(height=32, width=32, channels=8, summary=16, hidden=16, keys=8, blocks=1)
-        network = Posterior(SceneSpec.load("tabletop"), PosteriorConfig(**sizes))
+        network = Posterior(SceneSpec.load(world), PosteriorConfig(**sizes))
         loss = Loss(network)
-        shared = team.unite(loss, uses_all=True)
+        shared = team.unite(loss, uses_all=uses_all)
         generator = torch.Generator().manual_seed(5)
         scene = sample(network.spec, 8, generator=generator)
         image = torch.rand(8, 3, 32, 32, generator=generator)
         share = team.share_of(8)
         mine = slice(share * team.rank, share * (team.rank + 1))
-        shared(image[mine], scene[mine]).backward()
-        averaged = [p.grad.clone() for p in network.parameters()]
-        network.zero_grad()
-        loss(image, scene).backward()
-        whole = [p.grad for p in network.parameters()]
-        off = max(float((a - b).abs().max()) for a, b in zip(averaged, whole))
+        for _ in range(2):  # a step that left something out fails the next one
+            network.zero_grad(set_to_none=True)
+            shared(image[mine], scene[mine]).backward()
+        averaged = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
+        network.zero_grad(set_to_none=True)
+        whole_loss = loss(image, scene)
+        whole_loss.backward()
+        whole = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+        return {
+            "same": averaged.keys() == whole.keys(),
+            "off": max(float((whole[name] - averaged[name]).abs().max()) for name in whole),
+            "greatest": max(float(gradient.abs().max()) for gradient in whole.values()),
+            "loss": float(whole_loss.detach()),
+            "unused": sum(p.grad is None for p in network.parameters()),
+        }
+
+    torch.set_num_threads(1)
+    with team_of_environment("cpu") as team:
         seen = {
-            "off": off,
-            "greatest": max(float(g.abs().max()) for g in whole),
+            "tabletop": gradients(team, "tabletop", True),
+            "objects": gradients(team, "objects", False),
             "said": team.tell(team.rank),
             "any": [team.any(team.rank == 1), team.any(False)],
-            "loss": float(loss(image, scene)),
         }
         open(f"{sys.argv[1]}/{team.rank}.json", "w").write(json.dumps(seen))
     """
@@ -125,10 +136,14 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(tmp_path: Path)
     assert [process.returncode for process in processes] == [0, 0], outputs
     lead, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     for seen in (lead, other):
-        assert seen["greatest"] > 1.0
-        assert seen["off"] < 1e-5 * seen["greatest"], "equal to the last digits of a float"
         assert seen["said"] == 0 and seen["any"] == [True, False]
-    assert lead["loss"] == other["loss"], "both have the lead's weights"
+        for world in ("tabletop", "objects"):
+            one = seen[world]
+            assert one["same"] and one["greatest"] > 1.0
+            assert one["off"] < 1e-5 * one["greatest"], "equal to the last digits of a float"
+            assert one["loss"] == lead[world]["loss"], "all have the lead's weights"
+    assert lead["tabletop"]["unused"] == 0
+    assert lead["objects"]["unused"] > 0, "a camera that does not move has nothing to learn"
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
