@@ -11,8 +11,9 @@ from training.picture_experiments import PictureExperiment
 from training.picture_run import PictureRun
 from training.rival_experiments import RivalExperiment
 from training.rival_run import RivalRun
-from training.run import Run, RunOptions, stop_signals
+from training.run import Run, RunOptions
 from training.scene_run import SceneRun
+from training.signals import stop_signals
 
 __all__ = ["RunOptions", "train"]
 

@@ -22,7 +22,8 @@ from training.inferred import BATCH
 from training.loop import open_run
 from training.page import IMAGES
 from training.report import write_report
-from training.run import RunOptions, stop_signals
+from training.run import RunOptions
+from training.signals import stop_signals
 
 RUNS = Path("runs")  # where models go when nobody says
 REPORT, FIGURES = "report", "figures"  # the page, and its pictures for the service's own page

@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import os
 import platform
-import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -402,29 +400,3 @@ def _precision(options: RunOptions) -> torch.dtype:
         raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
     fast = bfloat16_pays() if options.device == "cpu" else torch.cuda.is_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Turns Ctrl-C and SIGTERM into a wish to stop after the current step.
-
-    Yields a list that stays empty until a signal arrives; the same once more interrupts at once.
-    Ctrl-C is both at torchrun: from the terminal SIGINT, and from itself SIGTERM.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if number in received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals cannot be caught
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
