@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from benchmarks.browser import Browser
+from benchmarks.distributed import Distributed
 from benchmarks.forward import Forward
 from benchmarks.gradient import Gradient
 from benchmarks.growth import Growth
@@ -15,6 +16,7 @@ from benchmarks.part import Figures, Part
 from benchmarks.peer import Peer
 from benchmarks.profile import Profile
 from benchmarks.serving import Serving
+from benchmarks.step import Step
 from benchmarks.table import Table
 
 
@@ -27,6 +29,8 @@ class Parts:
     growth: Growth = field(default_factory=Growth)
     profile: Profile = field(default_factory=Profile)
     memory: Memory = field(default_factory=Memory)
+    step: Step = field(default_factory=Step)
+    distributed: Distributed = field(default_factory=Distributed)
     peer: Peer = field(default_factory=Peer)
     service: Serving = field(default_factory=Serving)
     page: Browser = field(default_factory=Browser)

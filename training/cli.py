@@ -24,20 +24,24 @@ from training.experiments import (
     vary,
 )
 from training.objectives import EstimatorName, ObjectiveName
+from training.stopping import Stopping
+from training.team import TeamError
 
 
 def train(
     experiment: Annotated[str, tyro.conf.Positional],
     /,
     *,
-    out: Path,
+    out: Path | None = None,
     objective: ObjectiveName | None = None,
     images: Path | None = None,
+    shards: Path | None = None,
     start: Path | None = None,
     network: NetworkName | None = None,
     estimator: EstimatorName | None = None,
     minutes: float | None = None,
     steps: int | None = None,
+    until: Literal["good", "end"] | None = None,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -46,13 +50,22 @@ def train(
 ) -> None:
     """Train a model; start again with the same arguments to continue a stopped run.
 
+    By `torchrun --nproc-per-node N -m training train …` N processes, on as many machines as you
+    like, share every batch; see docs/scaling.md.
+
+    With a SceneSpec of your own it says how long that will take before it starts, ends when the
+    model is good, within 90 minutes on this machine if you do not say otherwise, and leaves a
+    folder that is ready to be served: calibrated, evaluated, with figures and a card.
+
     Args:
         experiment: name of a built-in experiment, or a SceneSpec's YAML file.
-        out: folder of the checkpoint, its training state and TensorBoard logs.
+        out: folder of the checkpoint, its training state and TensorBoard logs; runs/NAME when not
+            given.
         objective: sleep learns from scenes that the renderer drew, elbo from images alone, through
             the renderer, wake-sleep from both; supervised is the paper's baseline.
         images: folder with unlabelled photos of your own table, to learn from by wake-sleep. One in
             five is held out, and the model that explains those best is what is written to `out`.
+        shards: folder of scenes that `shards` drew in advance, to learn from instead of drawing.
         start: checkpoint folder with the weights to begin with, of a model of the same objects;
             with `images`, if not given, the shipped model of the experiment's name.
         network: cells is ours; plain is the paper's, with labels in the order in which they come,
@@ -62,6 +75,9 @@ def train(
             them out and needs the network of cells.
         minutes: train about this long.
         steps: train this many steps.
+        until: end when held-out scenes are read well enough, or no better than before (good), or at
+            the last step (end). When not given, good for a SceneSpec of your own if you name
+            neither minutes nor steps.
         seed: of weights and scenes.
         device: where the network runs; a card draws its pictures as well.
         precision: of the convolutions; auto takes bfloat16 where the processor has units for it.
@@ -73,44 +89,63 @@ def train(
     from inference.checkpoint import load_checkpoint
     from training.loop import RunOptions
     from training.loop import train as run
+    from training.own import RUNS, train_own
     from training.picture_experiments import PICTURE_EXPERIMENTS, with_estimator
     from training.rival_experiments import RIVAL_EXPERIMENTS
+    from training.team import team_of_environment
 
-    options = RunOptions(
-        out=out,
-        start=start,
-        images=images,
-        seed=seed,
-        device=device,
-        precision=precision,
-        steps=steps,
-        minutes=minutes,
-        workers=workers,
-        threads=threads,
-    )
-    if experiment in PICTURE_EXPERIMENTS:
-        if objective is not None or network is not None:
-            raise ValueError(
-                f"--objective and --network are for scenes; {experiment} learns from its images"
-            )
-        run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
-        return
-    if experiment in RIVAL_EXPERIMENTS:
-        if objective is not None or network is not None or estimator is not None:
-            raise ValueError(
-                f"--objective, --network and --estimator are for AIR; {experiment} is its rival"
-            )
-        run(RIVAL_EXPERIMENTS[experiment], options)
-        return
-    if images is not None and objective is None:
-        objective = "wake-sleep"
-    what = vary(find_experiment(experiment, objective), network, estimator)
-    start = starting_point(experiment, start, images)
-    if start is not None:
-        known = load_checkpoint(start)
-        what = relearning(what, known) if images is None else going_on(what, known)
-        print(f"begins with the weights of {start}")
-    run(what, replace(options, start=start))
+    flat = experiment in PICTURE_EXPERIMENTS or experiment in RIVAL_EXPERIMENTS
+    if shards is not None and (flat or images is not None):
+        raise ValueError("--shards are of drawn scenes; leave them out, or --images")
+    if until == "good" and (flat or images is not None):
+        raise ValueError("--until good is for scenes that are drawn; give --until end, or steps")
+    own = images is None and Path(experiment).is_file()
+    if until is None:
+        until = "good" if own and minutes is None and steps is None else "end"
+    with team_of_environment(device) as team:
+        options = RunOptions(
+            out=out or RUNS / Path(experiment).stem,
+            stopping=Stopping() if until == "good" else None,
+            start=start,
+            images=images,
+            shards=shards,
+            seed=seed,
+            device=device,
+            precision=precision,
+            steps=steps,
+            minutes=minutes,
+            workers=workers,
+            threads=threads,
+            team=team,
+        )
+        if experiment in PICTURE_EXPERIMENTS:
+            if objective is not None or network is not None:
+                raise ValueError(
+                    f"--objective and --network are for scenes; {experiment} learns from its images"
+                )
+            run(with_estimator(PICTURE_EXPERIMENTS[experiment], estimator), options)
+            return
+        if experiment in RIVAL_EXPERIMENTS:
+            if objective is not None or network is not None or estimator is not None:
+                raise ValueError(
+                    f"--objective, --network and --estimator are for AIR; {experiment} is its rival"
+                )
+            run(RIVAL_EXPERIMENTS[experiment], options)
+            return
+        if images is not None and objective is None:
+            objective = "wake-sleep"
+        what = vary(find_experiment(experiment, objective), network, estimator)
+        start = starting_point(experiment, start, images)
+        if start is not None:
+            known = load_checkpoint(start)
+            what = relearning(what, known) if images is None else going_on(what, known)
+            if team.leads:
+                print(f"begins with the weights of {start}")
+        options = replace(options, start=start)
+        if own:
+            train_own(what, options)
+        else:
+            run(what, options)
 
 
 def evaluate(
@@ -408,6 +443,57 @@ def render(
     print(f"{len(paths)} pictures in {out}")
 
 
+def shards(
+    spec: Annotated[str, tyro.conf.Positional],
+    /,
+    *,
+    out: Path,
+    scenes: int = 100_000,
+    seed: int = 0,
+    per_shard: int = 1024,
+    processes: int | None = None,
+    ray: str | None = None,
+    backend: Literal["auto", "opengl", "raycast"] = "auto",
+) -> None:
+    """Draw scenes in advance, for `train --shards`; what was stopped goes on.
+
+    Args:
+        spec: a SceneSpec's YAML file, or the name of a built-in experiment.
+        out: folder for the shards.
+        scenes: how many. A run looks at 64 in each step, and at all of them again when it has seen
+            the last.
+        seed: of the scenes.
+        per_shard: scenes in a file.
+        processes: that draw; as many as cores when not given.
+        ray: draw on a Ray cluster: its address, auto for the one of this machine, or local.
+        backend: that draws.
+    """
+    from renderer.spec import SceneSpec
+    from training.shard_drawing import draw_shards, manifest_for
+
+    experiment = find_experiment(spec)
+    manifest = manifest_for(
+        experiment, out, scenes=scenes, seed=seed, per_shard=per_shard, backend=backend
+    )
+    console = Console()
+    console.print(
+        f"{manifest.scenes:,} scenes of {manifest.width} x {manifest.height} px in "
+        f"{manifest.shards:,} shards, {manifest.bytes / 1e9:.2f} GB",
+        highlight=False,
+    )
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("drawing", total=manifest.scenes)
+        drawn = draw_shards(
+            SceneSpec.load(experiment.spec),
+            manifest,
+            out,
+            processes=processes,
+            ray=ray,
+            tick=lambda done: bar.advance(task, done),
+        )
+    print(f"{out}: {drawn} shards drawn, {manifest.shards - drawn} were there")
+
+
 def descend(
     spec: Annotated[str, tyro.conf.Positional],
     /,
@@ -528,11 +614,12 @@ def main() -> None:
                 "new": new,
                 "preview": preview,
                 "render": render,
+                "shards": shards,
                 "descend": descend,
                 "represent": represent,
             },
             prog="python -m training",
         )
-    except (ValueError, OSError, BackendError, FloatingPointError) as error:
+    except (ValueError, OSError, BackendError, FloatingPointError, TeamError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

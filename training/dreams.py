@@ -36,7 +36,13 @@ def generator_for(*key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-class Dreams(Dataset[Dream]):
+class Batches(Dataset[Dream]):
+    """Batches by number: drawn when they are asked for, or before."""
+
+    device: str  # where the pictures are
+
+
+class Dreams(Batches):
     """Batches of scenes by number.
 
     Args:
@@ -47,6 +53,8 @@ class Dreams(Dataset[Dream]):
         backend: of the renderer, by name: `auto` is not always the same.
         batch: scenes a batch.
         seed: of everything random.
+        kind: what they are drawn for: of each, batch i is another.
+        own: what else tells these scenes from those of other processes with the same seed.
         device: that draws, `cpu` or `cuda`; on the latter without worker processes.
 
     Raises:
@@ -63,11 +71,14 @@ class Dreams(Dataset[Dream]):
         backend: str,
         batch: int,
         seed: int,
+        kind: str = "dream",
+        own: tuple[int, ...] = (),
         device: str = "cpu",
     ) -> None:
         if backend == "auto":
             raise ValueError("batches depend on the backend: name one, or ask choose_backend once")
-        self.spec, self.batch, self.seed = spec, batch, seed
+        self.spec, self.batch = spec, batch
+        self.seed, self.kind, self.own = seed, kind, own
         self.size, self.supersample, self.backend = (height, width), supersample, backend
         self.device = device
         self._renderer: Renderer | None = None
@@ -83,14 +94,14 @@ class Dreams(Dataset[Dream]):
                 supersample=self.supersample,
                 device=self.device,
             )
-        generator = generator_for(self.seed, "dream", index)
+        generator = generator_for(self.seed, self.kind, index, *self.own)
         scene = sample(self.spec, self.batch, generator=generator).to(self.device)
         pictures = photograph(self._renderer, scene, generator=generator)
         return Dream(pictures, tuple(scene.tensors()))
 
 
 def stream(
-    dreams: Dreams, start: int, stop: int, *, workers: int
+    dreams: Batches, start: int, stop: int, *, workers: int
 ) -> Iterator[tuple[Tensor, Scene]]:
     """Pictures `[B, H, W, 3]` uint8 and scenes of batches `start` to `stop` - 1, in order.
 

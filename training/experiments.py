@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +9,16 @@ from pydantic import Field
 
 from inference.build import NetworkConfig
 from inference.checkpoint import SCENE, Checkpoint
-from inference.encoder import COARSE_STRIDE
 from inference.plain import PlainConfig
 from inference.posterior import PosteriorConfig
 from inference.slots import SlotsConfig
 from renderer.spec import SceneSpec
+from training.defaults import SHARPEST, default_network, default_steps
+from training.defaults import input_size as input_size  # others look for it here
 from training.objectives import EstimatorName, ObjectiveName, WakeConfig
 from training.picture_experiments import PICTURE_EXPERIMENTS
 from training.schedule import Schedule
 
-PIXELS = 128 * 128  # of the network's input, about
 COMPARED = 64  # px, the height at which a photo and its explanation are compared, about
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 
@@ -42,8 +41,6 @@ NetworkName = Literal["cells", "plain", "plain-any", "slots"]
 # What `--objective` changes in an experiment, beside the objective itself.
 Variants = dict[ObjectiveName, dict[str, Any]]
 
-# A camera's angle can be told to a thousandth of a degree; see `PosteriorConfig.sharpest`.
-SHARPEST = 22.0
 LARGE = PosteriorConfig(sharpest=SHARPEST)
 SMALL = PosteriorConfig(height=64, width=64, channels=64, summary=128, blocks=1)
 
@@ -139,9 +136,10 @@ def find_experiment(name: str, objective: ObjectiveName | None = None) -> Experi
             f"{', '.join([*EXPERIMENTS, *PICTURE_EXPERIMENTS])}, or give a YAML file"
         )
     spec = SceneSpec.load(name)
-    height, width = input_size(spec.camera.aspect)
-    network = PosteriorConfig(height=height, width=width, sharpest=SHARPEST)
-    return _with_objective(Experiment(name=spec.name, spec=name, network=network), objective, {})
+    experiment = Experiment(
+        name=spec.name, spec=name, network=default_network(spec), steps=default_steps(spec)
+    )
+    return _with_objective(experiment, objective, {})
 
 
 def _with_objective(
@@ -256,15 +254,3 @@ def starting_point(name: str, start: Path | None, images: Path | None) -> Path |
     """
     shipped = SHIPPED / name
     return shipped if start is None and images is not None and shipped.is_dir() else start
-
-
-def input_size(aspect: float) -> tuple[int, int]:
-    """Height and width (px) for the network's input: near `aspect`, about PIXELS in all."""
-
-    def misfit(size: tuple[int, int]) -> float:
-        height, width = size
-        area = abs(math.log(height * width / PIXELS))
-        return 20 * abs(math.log(width / height / aspect)) + area
-
-    sides = range(3 * COARSE_STRIDE, 33 * COARSE_STRIDE, COARSE_STRIDE)
-    return min(((h, w) for h in sides for w in sides), key=misfit)

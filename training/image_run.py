@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class ImageRun(Run[Tensor]):
                 f"--start and --images are for scenes of a renderer; {experiment.name} begins "
                 "with nothing and brings its own images"
             )
+        if options.team.together:
+            raise ValueError(
+                f"{experiment.name} learns in minutes, in one process; start it without torchrun"
+            )
         super().__init__(experiment, options)
         self.images = experiment
         torch.manual_seed(int(generator_for(options.seed, "weights").initial_seed()))
@@ -68,7 +72,8 @@ class ImageRun(Run[Tensor]):
     def _panel(self, image: Tensor) -> Tensor:
         """Images `[B, channels, side, side]` above what is made of them: `[3, h, w]`."""
 
-    def _batches(self, first: int, last: int) -> Iterator[Tensor]:
+    def batches(self, first: int, last: int) -> Generator[Tensor, None, None]:
+        """See `Run.batches`."""
         n, options = len(self.pictures.image), self.options
         for number in range(first, last):
             generator = generator_for(options.seed, "batch", number)

@@ -11,8 +11,9 @@ from training.picture_experiments import PictureExperiment
 from training.picture_run import PictureRun
 from training.rival_experiments import RivalExperiment
 from training.rival_run import RivalRun
-from training.run import Run, RunOptions, stop_signals
+from training.run import Run, RunOptions
 from training.scene_run import SceneRun
+from training.signals import stop_signals
 
 __all__ = ["RunOptions", "train"]
 
@@ -30,6 +31,7 @@ def train(experiment: AnyExperiment, options: RunOptions) -> Path:
         StateError: the folder holds a run of another experiment, seed or code.
         SpecError: the SceneSpec cannot be used.
         DataError: the images cannot be made.
+        TeamError: another process of the team is gone.
     """
     run = open_run(experiment, options)
     with stop_signals() as stopped:

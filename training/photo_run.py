@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from inference.build import AnyPosterior
@@ -42,6 +42,8 @@ class PhotoRun(SceneRun):
                 f"--images {options.images}: there is no model to begin with; train one without "
                 "photos first, and give its folder by --start"
             )
+        if options.team.together:
+            raise ValueError("--images: photos are learned from in one process; leave torchrun out")
         network = experiment.network
         self.folder = options.images
         self.photos = Photos.load(options.images, height=network.height, width=network.width)
@@ -97,7 +99,8 @@ class PhotoRun(SceneRun):
         shrink = self.experiment.wake.shrink
         return Keeper(start, self.photos.held_out, self.decoder.render, shrink, self.look.std)
 
-    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
+        """See `Run.batches`."""
         for number in range(first, last):
             if stage_of(self._part()) != self.look.stage:
                 self._fit(self.posterior)
@@ -105,7 +108,7 @@ class PhotoRun(SceneRun):
                 self.keeper.judge_by(self.decoder.render, self.look.std)
             generator = generator_for(self.options.seed, "photos", number)
             photos = self.photos.batch(self.experiment.batch, generator)
-            for batch in super()._batches(number, number + 1):
+            for batch in super().batches(number, number + 1):
                 yield batch._replace(image=photos.to(self.options.device))
 
     def _measure(self) -> HeldOut:

@@ -20,10 +20,11 @@ class Progress:
         step: where the run starts.
         total: where it ends, when that is known.
         batch: images a step.
+        quiet: says nothing: another process of the run does.
     """
 
-    def __init__(self, step: int, total: int | None, batch: int) -> None:
-        self._console = Console()
+    def __init__(self, step: int, total: int | None, batch: int, *, quiet: bool = False) -> None:
+        self._console = Console(quiet=quiet)
         self._bar = Bar(
             TextColumn("step {task.completed:.0f}/{task.total}"),
             BarColumn(),
@@ -31,7 +32,7 @@ class Progress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
         )
         self._task = self._bar.add_task("train", completed=step, total=total, loss=0.0, speed=0.0)
         self._batch, self._total = batch, total
@@ -52,7 +53,7 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
-    def retarget(self, total: int) -> None:
+    def retarget(self, total: int | None) -> None:
         """The run's end has become known."""
         self._total = total
         self._bar.update(self._task, total=total)
@@ -78,9 +79,13 @@ class Progress:
                 soft_wrap=True,
             )
 
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
     def report(self, figures: dict[str, Any]) -> None:
         """Prints figures measured on held-out scenes."""
         text = "  ".join(
             f"{name} {value:.4g}" for name, value in figures.items() if value is not None
         )
-        self._console.print(f"held out: {text}", highlight=False, soft_wrap=True)
+        self.say(f"held out: {text}")

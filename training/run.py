@@ -9,11 +9,9 @@ from __future__ import annotations
 import math
 import os
 import platform
-import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -28,10 +26,13 @@ from training.objectives import Losses
 from training.progress import Progress
 from training.schedule import Schedule
 from training.state import StateError, load_state, read_meta, save_state
+from training.stopping import Landing, Stopping
+from training.team import ALONE, Team, lost_workers
 
 STATE = Path("training") / "state.safetensors"
 LOGS = Path("training") / "tensorboard"
 CALIBRATION = (20, 120)  # steps over which the speed is measured when a time is given
+PACED = 50  # steps, at least, over which it is measured again
 
 BatchT = TypeVar("BatchT")
 
@@ -44,6 +45,7 @@ class RunOptions:
     seed: int = 0
     start: Path | None = None  # a checkpoint folder whose weights to begin with
     images: Path | None = None  # a folder of photos to learn from, and to be held to
+    shards: Path | None = None  # a folder of scenes that were drawn in advance
     device: str = "cpu"
     precision: str = "auto"  # float32, bfloat16, or auto: bfloat16 where the processor has it
     steps: int | None = None  # the experiment's own when neither this nor minutes is given
@@ -54,6 +56,11 @@ class RunOptions:
     threads: int | None = None  # of the network; the other cores when not given
     save_seconds: float = 60.0
     evaluate_every: int = 500  # steps
+    stopping: Stopping | None = None  # when to end before the last step; at it when not given
+    # s to learn in. The number of steps follows the pace, up to the experiment's own unless
+    # minutes are given: a machine that was busy at first may have time for more.
+    budget: float | None = None
+    team: Team = ALONE  # the processes that train together
 
 
 class HeldOut(NamedTuple):
@@ -62,6 +69,19 @@ class HeldOut(NamedTuple):
     figures: dict[str, Any]  # by name
     panel: Tensor  # [3, h, w] in [0, 1], some of it, and what the network made of it
     caption: str
+
+
+class _Learner(nn.Module, Generic[BatchT]):
+    """What learns, with what it minimises for its forward pass."""
+
+    def __init__(
+        self, learning: nn.ModuleDict, losses: Callable[[BatchT, torch.Generator], Losses]
+    ) -> None:
+        super().__init__()
+        self.learning, self._losses = learning, losses
+
+    def forward(self, batch: BatchT, generator: torch.Generator) -> Losses:
+        return self._losses(batch, generator)
 
 
 class Run(ABC, Generic[BatchT]):
@@ -80,7 +100,12 @@ class Run(ABC, Generic[BatchT]):
         if options.steps is None and options.minutes is None:
             self.total = experiment.steps
         self.history: list[dict[str, Any]] = []
-        self.state_path = options.out / STATE
+        self.landing: Landing | None = None  # when the end is nearer than it was planned
+        self._paced = (0, 0.0)  # step and seconds from which the pace is measured
+        self.ended = "all steps are done"
+        self.team = options.team
+        self.share = self.team.share_of(experiment.batch)  # of a batch, that is this process's own
+        self.state_path = self.team.copy_of(options.out / STATE)
         self.resumes = self.state_path.exists()
 
     def _learn(self, learning: nn.ModuleDict) -> None:
@@ -96,9 +121,11 @@ class Run(ABC, Generic[BatchT]):
         )
         if self.resumes:
             load_state(self.state_path, self.learning, self.optimizer)
+        learner = _Learner(self.learning, self._losses)
+        self.learner = self.team.unite(learner, uses_all=self._uses_all())
 
     @abstractmethod
-    def _batches(self, first: int, last: int) -> Iterator[BatchT]:
+    def batches(self, first: int, last: int) -> Generator[BatchT, None, None]:
         """Batches number `first` to `last` - 1: they depend on seed and number alone."""
 
     @abstractmethod
@@ -112,6 +139,10 @@ class Run(ABC, Generic[BatchT]):
     @abstractmethod
     def _save_checkpoint(self, training: dict[str, Any]) -> None:
         """Writes the checkpoint folder; `training` says how it came about."""
+
+    def _uses_all(self) -> bool:
+        """Whether every weight takes part in every step; if not sure, not."""
+        return False
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a run to be continued."""
@@ -139,15 +170,20 @@ class Run(ABC, Generic[BatchT]):
     def _read_progress(self) -> dict[str, Any]:
         meta = read_meta(self.state_path)
         mine, theirs = self._identity(), self._completed(meta["identity"])
-        if mine != theirs:
-            differing = [key for key in mine if mine[key] != theirs.get(key)]
+        # What an earlier run could not name yet it did not have.
+        differing = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+        if differing:
             raise StateError(
                 f"{self.state_path}: is a run with another {', '.join(differing)}; "
                 "give another --out, or remove that folder to start anew"
             )
         self.step, self.seconds, self.history = meta["step"], meta["seconds"], meta["history"]
+        self._paced = (self.step, self.seconds)
         if self.options.steps is None:
             self.total = meta["total"]
+        if meta.get("landing") is not None:
+            self.landing, self.ended = Landing(*meta["landing"]), meta["ended"]
+            self.total = self.landing.last
         return meta
 
     def _completed(self, identity: dict[str, Any]) -> dict[str, Any]:
@@ -167,67 +203,133 @@ class Run(ABC, Generic[BatchT]):
 
     def _part(self) -> float:
         """How much of the run after the warm-up is done, in [0, 1]."""
+        if self.landing is not None:
+            return self.landing.at(self.step)
         warmup = self.schedule.warmup
         if self.step < warmup or self.total is None:
             return 0.0
         return min(1.0, (self.step - warmup) / max(1, self.total - warmup))
 
     def go(self, stopped: list[int]) -> None:
-        """Trains until the end, or until a signal arrives; saves either way."""
-        e, options = self.schedule, self.options
-        device = torch.device(options.device)
+        """Trains until the end, or until a signal arrives; saves either way.
+
+        Raises:
+            TeamError: another process of the team is gone.
+        """
+        options, leads = self.options, self.team.leads
         if self.step == self.total:
-            print(f"{options.out} is trained: all {self.total} steps are done")
+            if leads:
+                print(f"{options.out} is trained: all {self.total} steps are done")
             return
-        writer = SummaryWriter(str(options.out / LOGS), purge_step=self.step)
-        last = self.total if self.total is not None else 1 << 40
-        saved = calibrated = started = time.monotonic()
-        before = self.seconds
-        first = self.step
+        logs = str(options.out / LOGS)
+        writer = SummaryWriter(logs, purge_step=self.step) if leads else None
+        # With a time to keep to, the end may come later than it is planned now.
+        last = self.total if self.total is not None and options.budget is None else 1 << 40
+        saved = started = time.monotonic()
+        before, first = self.seconds, self.step
         self.learning.train()
-        with Progress(self.step, self.total, e.batch) as progress:
-            for batch in self._batches(self.step, last):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate()
-                with torch.autocast(
-                    device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
-                ):
-                    losses = self._losses(batch, generator_for(options.seed, "step", self.step))
-                self.optimizer.zero_grad(set_to_none=True)
-                losses.loss.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
-                if not bool(norm.isfinite()):
-                    raise FloatingPointError(
-                        f"step {self.step}: the gradient is not finite; the last state in "
-                        f"{self.state_path} is from before. Lower the learning rate"
-                    )
-                self.optimizer.step()
+        with Progress(self.step, self.total, self.schedule.batch, quiet=not leads) as progress:
+            for batch in self.batches(self.step, last):
+                losses, norm = self.learn(batch)
                 now = time.monotonic()
                 self.step += 1
                 self.seconds = before + now - started
-                if self.step - first == CALIBRATION[0]:
-                    calibrated = now
+                if self.step - first == CALIBRATION[0] and self.total is None:
+                    self._paced = (self.step, self.seconds)
                 if self.step - first == CALIBRATION[1] and self.total is None:
-                    pace = (now - calibrated) / (CALIBRATION[1] - CALIBRATION[0])
-                    assert options.minutes is not None
-                    self.total = self.step + max(
-                        e.warmup, int((options.minutes * 60 - self.seconds) / pace)
-                    )
+                    self._plan()
                     progress.retarget(self.total)
                 progress.advance(self.step, float(losses.loss.detach()))
-                if self.step % 20 == 0:
+                if writer is not None and self.step % 20 == 0:
                     self._log(writer, losses.values, norm, progress.images_per_second)
                 if self.step % options.evaluate_every == 0 or self.step == self.total:
-                    self._evaluate(writer, progress)
+                    if writer is not None:
+                        self._evaluate(writer, progress)
+                        self._keep_to_budget(progress)
+                        self._consider_stopping(progress)
+                    self.total, self.landing, self.ended = self.team.tell(
+                        (self.total, self.landing, self.ended)
+                    )
                 finished = self.step == self.total
-                if finished:
-                    self._finish()
-                if finished or stopped or now - saved > options.save_seconds:
-                    self.save()
-                    saved = time.monotonic()
-                if finished or stopped:
+                leaves = finished or self.team.any(bool(stopped))
+                if leads:
+                    if finished:
+                        self._finish()
+                    if leaves or now - saved > options.save_seconds:
+                        self.save()
+                        saved = time.monotonic()
+                if leaves:
                     break
-        writer.close()
+        if writer is not None:
+            writer.close()
+
+    def _plan(self) -> None:
+        """As many steps as the given minutes are enough for, at the pace so far."""
+        assert self.options.minutes is not None
+        step, seconds = self._paced
+        pace = (self.seconds - seconds) / (self.step - step)
+        left = int((self.options.minutes * 60 - self.seconds) / pace)
+        self.total = self.team.tell(self.step + max(self.schedule.warmup, left))
+
+    def learn(self, batch: BatchT) -> tuple[Losses, Tensor]:
+        """One step; returns its losses, and the norm of the gradient before it was clipped.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+            TeamError: another process of the team is gone.
+        """
+        e, options = self.schedule, self.options
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        kind, mixed = torch.device(options.device).type, self.dtype != torch.float32
+        generator = generator_for(options.seed, "step", self.step, *self._own_key())
+        self.optimizer.zero_grad(set_to_none=True)
+        with lost_workers():
+            with torch.autocast(kind, dtype=self.dtype, enabled=mixed):
+                losses = self.learner(batch, generator)
+            losses.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.learning.parameters(), e.clip_norm)
+        if not bool(norm.isfinite()):
+            raise FloatingPointError(
+                f"step {self.step}: the gradient is not finite; the last state in "
+                f"{self.state_path} is from before. Lower the learning rate"
+            )
+        self.optimizer.step()
+        return losses, norm
+
+    def _own_key(self) -> tuple[int, ...]:
+        """What tells the random numbers of this process from those of the others."""
+        return (self.team.rank, self.team.size) if self.team.together else ()
+
+    def _keep_to_budget(self, progress: Progress) -> None:
+        """As many steps as the time is enough for, at the pace since this was last asked."""
+        options, (step, seconds) = self.options, self._paced
+        if options.budget is None or self.landing is not None or self.step == self.total:
+            return
+        if self.step - step < PACED:  # just begun, or gone on
+            return
+        pace = (self.seconds - seconds) / (self.step - step)
+        self._paced = (self.step, self.seconds)
+        total = self.step + max(1, int((options.budget - self.seconds) / pace))
+        if options.minutes is None:
+            total = min(total, self.schedule.steps)
+        if total != self.total:
+            self.total = total
+            progress.retarget(total)
+
+    def _consider_stopping(self, progress: Progress) -> None:
+        """Brings the end nearer where what was measured allows it."""
+        stopping = self.options.stopping
+        if stopping is None or self.landing is not None or self.total is None:
+            return
+        reason = stopping.reason(self.history, self._part())
+        last = self.step + stopping.steps_to_land(self.step)
+        if reason is None or last >= self.total:
+            return
+        self.landing = Landing(self.step, last, self._part())
+        self.total, self.ended = last, reason
+        progress.retarget(last)
+        progress.say(f"{reason}: ends at step {last}")
 
     def save(self) -> None:
         """Writes the checkpoint, then the state to go on from."""
@@ -236,11 +338,13 @@ class Run(ABC, Generic[BatchT]):
             "seed": self.options.seed,
             "steps": self.step,
             "of_steps": self.total,
+            "ended": self.ended if self.step == self.total else "not yet",
             "images": self.step * self.schedule.batch,
             "seconds": round(self.seconds, 1),
             "precision": str(self.dtype).removeprefix("torch."),
             "device": self.options.device,
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "processes": self.team.size,
             "torch": torch.__version__,
             "history": self.history,
             **self._origin(),
@@ -252,6 +356,8 @@ class Run(ABC, Generic[BatchT]):
             "total": self.total,
             "seconds": self.seconds,
             "history": self.history,
+            "landing": self.landing,
+            "ended": self.ended,
             **self._progress(),
         }
         save_state(self.state_path, self.learning, self.optimizer, meta)
@@ -294,28 +400,3 @@ def _precision(options: RunOptions) -> torch.dtype:
         raise ValueError(f"unknown precision {options.precision!r}: float32, bfloat16 or auto")
     fast = bfloat16_pays() if options.device == "cpu" else torch.cuda.is_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Turns Ctrl-C and SIGTERM into a wish to stop after the current step.
-
-    Yields a list that stays empty until a signal arrives; the second one interrupts at once.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals cannot be caught
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from inference.build import AnyPosterior, build_posterior
 from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.posterior import Posterior
 from renderer.backend import Format, Renderer, open_renderer
 from renderer.choice import choose_backend
 from renderer.cpus import available_cpus
@@ -23,6 +25,8 @@ from training.metrics import accuracy
 from training.objectives import Batch, Losses, make_objective
 from training.panels import comparison_panel
 from training.run import HeldOut, Run, RunOptions
+from training.shards import Shards, read_manifest
+from training.stopping import Best
 
 BACKEND_PATIENCE = 60.0  # s to get all backends ready to be compared: a run draws for hours
 HELD_OUT_SCENES = 256  # watched while training, never trained on
@@ -60,18 +64,22 @@ class SceneRun(Run[Batch]):
             self.backend = meta.get("backend", self.backend)
         self.decoders = 1  # processes that draw what images are compared with
         # Searching draws far more than dreaming does: the cores are its own.
-        workers = 0 if awake and options.workers is None else options.workers
+        idle = awake or options.shards is not None
+        workers = 0 if idle and options.workers is None else options.workers
+        self._decoders_open: list[Renderer] = []
         self.draws_on = "cpu" if workers else options.device
-        if self.backend == "auto":
+        if self.backend == "auto" and self.team.leads:
             self.backend = choose_backend(
                 self.spec, self._format(), device=self.draws_on, patience=BACKEND_PATIENCE
             )
+        self.backend = self.team.tell(self.backend)
         if self.backend == "opengl":  # which hands over pictures on the CPU
             self.draws_on = "cpu"
         # A card that draws does so in this process: pictures are spared the way through the host.
-        self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0)
+        cores = max(1, available_cpus() // self.team.local_size)
+        self.workers, threads = _share_cores(workers if self.draws_on == "cpu" else 0, cores)
         if awake and self.draws_on == "cpu":  # network and decoder take turns; both wait for both
-            threads = self.decoders = max(1, available_cpus() // 2)
+            threads = self.decoders = max(1, cores // 2)
         torch.set_num_threads(options.threads or threads)
         self.objective = make_objective(
             experiment.objective,
@@ -80,7 +88,24 @@ class SceneRun(Run[Batch]):
             lambda: self._open_decoder(self.spec),
         )
         self._learn(nn.ModuleDict({"posterior": self.posterior, **self.objective.parts}))
-        self.dreams = self._dreams_of(self.spec)
+        self.dreams: Dreams | Shards = self._dreams_of(self.spec)
+        if options.shards is not None:
+            self.dreams = self._read(options.shards)
+        self.best: Best | None = None  # of a run that may end when it is good enough
+        if options.stopping is not None:
+            self.best = Best(self.posterior)
+            if self.resumes and self.team.leads and meta.get("best") is not None:
+                self.best.step, self.best.score = meta["best"]
+                kept = load_checkpoint(options.out).posterior
+                self.best.network.load_state_dict(kept.state_dict())
+
+    def _read(self, folder: Path) -> Shards:
+        """Shards instead of dreams."""
+        team, experiment = self.team, self.experiment
+        shards = Shards(folder, experiment.batch, self.options.seed, team.rank, team.size)
+        network = experiment.network
+        shards.check(self.spec, network.height, network.width, experiment.supersample)
+        return shards
 
     def _dreams_of(self, spec: SceneSpec) -> Dreams:
         """What the sleep phase learns from."""
@@ -91,8 +116,9 @@ class SceneRun(Run[Batch]):
             width=experiment.network.width,
             supersample=experiment.supersample,
             backend=self.backend,
-            batch=experiment.batch,
+            batch=self.share,
             seed=self.options.seed,
+            own=self._own_key(),
             device=self.draws_on,
         )
 
@@ -107,19 +133,32 @@ class SceneRun(Run[Batch]):
 
     def _open_decoder(self, spec: SceneSpec) -> Renderer:
         """What images are compared with."""
-        return open_renderer(
+        decoder = open_renderer(
             spec,
             **self._format(self.experiment.wake.shrink),
             backend=self.backend,
             device=self.draws_on,
             processes=self.decoders,
         )
+        self._decoders_open.append(decoder)
+        return decoder
+
+    def close(self) -> None:
+        """Frees what draws for the wake phase, and its processes; it cannot go on then."""
+        for decoder in self._decoders_open:
+            decoder.close()
+
+    def _uses_all(self) -> bool:
+        asleep = self.experiment.objective == "sleep" and isinstance(self.posterior, Posterior)
+        return asleep and self.spec.camera.moves and self.posterior.slots > 1
 
     def _identity(self) -> dict[str, Any]:
+        shards = self.options.shards
         return {
             **super()._identity(),
             "spec": self.spec.model_dump(mode="json"),
             "start": self.start,
+            "shards": None if shards is None else read_manifest(shards).sha256,
         }
 
     def tolerance(self) -> float:
@@ -127,7 +166,8 @@ class SceneRun(Run[Batch]):
         part = self._part() / self.experiment.tolerance_until
         return self.experiment.tolerance * 30**-part if part < 1 else 0.0
 
-    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Generator[Batch, None, None]:
+        """See `Run.batches`."""
         device = self.options.device
         batches = stream(self.dreams, first, last, workers=self.workers)
         for pictures, scene in batches:
@@ -143,11 +183,17 @@ class SceneRun(Run[Batch]):
         return {"tolerance": self.tolerance()}
 
     def _progress(self) -> dict[str, Any]:
-        return {"backend": self.backend}
+        best = self.best
+        known = best is not None and best.step > 0
+        return {
+            "backend": self.backend,
+            "best": [best.step, best.score] if best is not None and known else None,
+        }
 
     def _kept(self) -> AnyPosterior:
         """The model that the run is to end with."""
-        return self.posterior
+        best = self.best
+        return self.posterior if best is None or best.step == 0 else best.network
 
     def _save_checkpoint(self, training: dict[str, Any]) -> None:
         save_checkpoint(
@@ -167,6 +213,8 @@ class SceneRun(Run[Batch]):
         }
         if self.start is not None:
             origin["start_sha256"] = self.start
+        if self.best is not None and self.best.step:
+            origin["kept_step"] = self.best.step
         return origin
 
     def _finish(self) -> None:
@@ -205,12 +253,13 @@ class SceneRun(Run[Batch]):
         row["reconstruction_mse"] = float((rendered - image).square().mean())
         shown = slice(0, 8)
         panel = comparison_panel(image[shown], rendered[shown])
+        if self.best is not None:
+            self.best.offer(self.posterior, self.step, row)
         return HeldOut(row, panel, "image_above_rerendered_inference")
 
 
-def _share_cores(workers: int | None) -> tuple[int, int]:
+def _share_cores(workers: int | None, cores: int) -> tuple[int, int]:
     """Worker processes that render, and threads for the network, of the cores we may use."""
-    cores = available_cpus()
     if workers is None:
         workers = 0 if cores == 1 else max(1, cores // 3)
     return workers, max(1, cores - workers)

@@ -189,3 +189,28 @@ def test_all_parts_when_none_is_named() -> None:
     assert list(Parts().chosen([])) == every
     assert list(Parts().chosen(["gradient", "forward"])) == ["forward", "gradient"]
     assert Options().only == ()
+
+
+def test_step(run: Any) -> None:
+    chosen = ("--step.classes", "2", "--step.objects", "1", "2", "--step.sizes", "48", "64")
+    smallest = ("--step.batch", "2", "--step.supersample", "1", "--step.backend", "raycast")
+    part = run("--only", "step", *chosen, *smallest)["parts"]["step"]
+    seen = [(row["classes"], row["objects"], row["size"]) for row in part["rows"]]
+    assert seen == [(2, 1, 48), (2, 2, 48), (2, 1, 64)]
+    first = part["rows"][0]
+    assert first["ratio"] == first["network_ratio"] == 1
+    assert all(row["drawing_seconds"]["median"] > 0 for row in part["rows"])
+
+
+@pytest.mark.slow
+def test_distributed(run: Any) -> None:
+    part = run(
+        *("--only", "distributed", "--distributed.experiment", "objects"),
+        *("--distributed.steps", "2", "--distributed.rounds", "1"),
+        *("--distributed.backend", "raycast"),
+    )["parts"]["distributed"]
+    assert part["rows"][0]["images_per_second_ratio"] == 1
+    for row in part["rows"]:
+        assert len(row["trainings"][0]) == row["processes"]
+        assert row["trainings"][0][0]["images"] == 2 * 64
+    assert len(part["rows"]) + len(part["skipped"]) == 2

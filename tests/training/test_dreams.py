@@ -7,8 +7,9 @@ import torch
 
 from inference.posterior import Posterior
 from renderer.spec import BUILTIN, SceneSpec
+from training.defaults import PIXELS, input_size
 from training.dreams import Dreams, generator_for, stream
-from training.experiments import EXPERIMENTS, PIXELS, find_experiment, input_size
+from training.experiments import EXPERIMENTS, find_experiment
 
 
 def dreams(seed: int = 0, spec: str = "tabletop") -> Dreams:
