@@ -51,14 +51,12 @@ class ErrorLaw(NamedTuple):
         """From what `table` made."""
         return ErrorLaw(*table.unbind(-1))
 
-    def _normals(self) -> list[tuple[Tensor, Tensor]]:
-        """Shares and widths, from the narrowest."""
+    def _normals(self) -> tuple[Tensor, Tensor]:
+        """Shares and widths, `[..., 3]` each, from the narrowest."""
         wider = self.core * self.factor
-        return [
-            (1 - self.share - self.rare, self.core),
-            (self.share, wider),
-            (self.rare, wider * self.far),
-        ]
+        shares = (1 - self.share - self.rare, self.share, self.rare)
+        widths = (self.core, wider, wider * self.far)
+        return torch.stack(shares, dim=-1), torch.stack(widths, dim=-1)
 
     def table(self) -> Tensor:
         """As one tensor `[..., 7]`."""
@@ -72,25 +70,21 @@ class ErrorLaw(NamedTuple):
             order: the angle repeats after 2 pi / order.
         """
         half = _half(error, order)
-        known = torch.zeros_like(error)
-        for weight, width in self._normals():
-            known = known + weight * _wrapped(error, width, half)
+        weight, width = self._normals()
+        known = (weight * _wrapped(error[..., None], width, half[..., None])).sum(-1)
         away = 1 - _wrapped((half - error).clamp_min(0.0), self.around, half)
         return (1 - self.lost) * known + self.lost * away
 
     def within_ellipse(self, distance: Tensor) -> Tensor:
         """Probability of a Mahalanobis distance on the plane up to `distance`."""
-        outside = torch.zeros_like(distance)
-        for weight, width in self._normals():
-            outside = outside + weight * (-0.5 * (distance / width).square()).exp()
-        return 1 - outside
+        weight, width = self._normals()
+        return 1 - (weight * (-0.5 * (distance[..., None] / width).square()).exp()).sum(-1)
 
     def within_line(self, value: Tensor) -> Tensor:
         """Probability of an error on one axis of the plane to be below `value`, of either sign."""
-        below = torch.zeros_like(value)
-        for weight, width in self._normals():
-            below = below + weight * 0.5 * (1 + torch.erf(value / (width * math.sqrt(2))))
-        return below
+        weight, width = self._normals()
+        z = value[..., None] / (width * math.sqrt(2))
+        return (weight * 0.5 * (1 + torch.erf(z))).sum(-1)
 
     def turn(self, levels: tuple[float, ...], order: Tensor | float = 1.0) -> Tensor:
         """Half-widths, rad, of the intervals around an angle that hold the truth so often.
@@ -134,7 +128,8 @@ class ErrorLaw(NamedTuple):
         """
         half = _half(error, order)
         axes = 2 if plane else 1
-        parts = [((1 - self.lost) * part, width, error) for part, width in self._normals()]
+        normals = zip(*(value.unbind(-1) for value in self._normals()), strict=True)
+        parts = [((1 - self.lost) * part, width, error) for part, width in normals]
         turns = torch.arange(-WRAPS, WRAPS + 1)
         if plane:
             turns = torch.zeros(1)
@@ -160,11 +155,11 @@ def _unsqueezed(order: Tensor | float) -> Tensor | float:
 def _wrapped(error: Tensor, std: Tensor, half: Tensor) -> Tensor:
     """Probability that a normal angle, wrapped to +-`half`, is at most `error` away."""
     scale = 1 / (torch.minimum(std, WIDEST * half) * math.sqrt(2))
-    total = torch.erf(error * scale)
-    for turn in range(1, WRAPS + 1):
-        shift = 2 * half * turn
-        total = total + torch.erf((shift + error) * scale) - torch.erf((shift - error) * scale)
-    return total.clamp(0.0, 1.0)
+    # Each turn's share lies between `-error` and `error` from it: half of it is one erf less
+    # another, and of the turn to the other side that other one is the first.
+    turns = torch.arange(-WRAPS, WRAPS + 1, device=error.device).to(error)
+    ends = error[..., None] + 2 * half[..., None] * turns
+    return torch.erf(ends * scale[..., None]).sum(-1).clamp(0.0, 1.0)
 
 
 @lru_cache(maxsize=256)

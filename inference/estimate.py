@@ -80,37 +80,58 @@ class Peak(NamedTuple):
     yaw_std: Tensor  # [B] rad; infinite when no turn shows
 
 
-def find_peak(proposals: Proposals, log_weights: Tensor, orders: Tensor) -> Peak:
-    """The object at the mixture's highest peak: the proposals that agree on one, averaged.
+class Peaks:
+    """The peaks of mixtures over the proposals of one batch of pictures.
 
-    The mean of the whole mixture would lie between the objects that a step may take first.
+    What is averaged over the proposals is the same at each step, whose weights alone differ. It is
+    computed once, and a step's averages are a single product. In doubles: the moments of positions
+    about their frame's origin have to be told apart by less than a millimetre squared, and of sharp
+    angles the resultant from 1 (see `VonMises.resultant`).
 
     Args:
         proposals: of G cells.
-        log_weights: `[B, G]` of the mixture.
         orders: `[C]` int64, symmetry order of each class.
     """
-    row = torch.arange(len(log_weights), device=log_weights.device)
-    best = log_weights.argmax(1)
-    centre = proposals.position.mean[row, best]
-    agreement = proposals.position.log_prob(centre[:, None])
-    weight = (log_weights + agreement).softmax(1)  # [B, G]
-    mean = (weight[..., None] * proposals.position.mean).sum(1)
-    offset = proposals.position.mean - mean[:, None]
-    spread = proposals.position.covariance() + offset[..., None] * offset[..., None, :]
-    classes = (weight[..., None] * proposals.class_logits.softmax(-1)).sum(1)
-    identity = classes.argmax(1)
-    order = orders[identity]
-    turned = VonMises(*(value[row, :, identity] for value in proposals.turned))
-    # In doubles, for the sake of sharp densities: see `VonMises.resultant`.
-    share, loc = weight.double() / weight.double().sum(1, keepdim=True), turned.loc.double()
-    length = share * turned.resultant()
-    x, y = (length * loc.cos()).sum(1), (length * loc.sin()).sum(1)
-    yaw = torch.where(order == 0, 0.0, torch.atan2(y, x) / order.clamp_min(1)).to(mean.dtype)
-    std = (resultant_std(torch.hypot(x, y)) / order.clamp_min(1)).to(mean.dtype)
-    return Peak(
-        Objects(identity, mean, yaw),
-        classes,
-        (weight[..., None, None] * spread).sum(1),
-        torch.where(order == 0, math.inf, std),
-    )
+
+    def __init__(self, proposals: Proposals, orders: Tensor) -> None:
+        self._position, self._orders = proposals.position, orders
+        turned = VonMises(*(value.double() for value in proposals.turned))
+        length, mean = turned.resultant(), proposals.position.mean.double()
+        x, y = mean.unbind(-1)
+        spread = proposals.position.covariance().double().flatten(-2)
+        second = spread + torch.stack([x * x, x * y, x * y, y * y], dim=-1)
+        parts = (
+            *(mean, second, proposals.class_logits.softmax(-1).double()),
+            *(length * turned.loc.cos(), length * turned.loc.sin()),
+        )
+        self._sizes = [part.shape[-1] for part in parts]
+        self._moments = torch.cat(parts, dim=-1)  # [B, G, 6 + 3 C]
+
+    def find(self, log_weights: Tensor) -> Peak:
+        """The object at the highest peak: the proposals that agree on one, averaged.
+
+        The mean of the whole mixture would lie between the objects that a step may take first.
+
+        Args:
+            log_weights: `[B, G]` of the mixture.
+        """
+        row = torch.arange(len(log_weights), device=log_weights.device)
+        centre = self._position.mean[row, log_weights.argmax(1)]
+        weight = (log_weights + self._position.log_prob(centre[:, None])).softmax(1).double()
+        weight = weight / weight.sum(1, keepdim=True)
+        moments = (weight[:, None] @ self._moments)[:, 0]
+        mean, second, classes, x, y = moments.split(self._sizes, dim=-1)
+        covariance = second.unflatten(-1, (2, 2)) - mean[:, :, None] * mean[:, None]
+        identity = classes.argmax(1)
+        x, y = x[row, identity], y[row, identity]
+        order = self._orders[identity]
+        turns, shows = order.clamp_min(1), order != 0
+        dtype = log_weights.dtype
+        yaw = (torch.atan2(y, x) / turns).where(shows, 0.0)
+        std = (resultant_std(torch.hypot(x, y)) / turns).where(shows, math.inf)
+        return Peak(
+            Objects(identity, mean.to(dtype), yaw.to(dtype)),
+            classes.to(dtype),
+            covariance.to(dtype),
+            std.to(dtype),
+        )

@@ -107,7 +107,7 @@ class Decoder:
         crop, shape = self._crop(image)
         pixels = self._resize(image, crop)
         return Picture(
-            torch.from_numpy(np.asarray(pixels).copy()).permute(2, 0, 1).float().div_(255.0),
+            torch.from_numpy(np.moveaxis(np.asarray(pixels), -1, 0).copy()).float().div_(255.0),
             *image.size,
             crop,
             hashlib.sha256(data).hexdigest(),

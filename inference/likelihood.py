@@ -57,17 +57,17 @@ def blurred(image: Tensor, std: float) -> Tensor:
     """
     if std == 0:
         return image
-    rows, columns = (_matrix(side, std).to(image) for side in image.shape[-2:])
+    rows, columns = (_matrix(side, std, image.dtype).to(image) for side in image.shape[-2:])
     return rows @ image @ columns.T
 
 
 @lru_cache(maxsize=64)
-def _matrix(side: int, std: float) -> Tensor:
-    """What each of `side` pixels takes of each: `[side, side]` float64, rows summing to 1."""
+def _matrix(side: int, std: float, dtype: torch.dtype) -> Tensor:
+    """What each of `side` pixels takes of each: `[side, side]`, rows summing to 1."""
     radius = math.ceil(REACH * std)
     offset = torch.arange(-radius, radius + 1)
     weight = torch.exp(-0.5 * (offset.double() / std).square())
     # Beyond the edge there is the edge's pixel again.
     taken = (torch.arange(side)[:, None] + offset).clamp(0, side - 1)
     matrix = torch.zeros(side, side, dtype=torch.float64)
-    return matrix.scatter_add_(1, taken, (weight / weight.sum()).expand(side, -1))
+    return matrix.scatter_add_(1, taken, (weight / weight.sum()).expand(side, -1)).to(dtype)

@@ -22,7 +22,7 @@ from inference.distributions import (
 )
 from inference.elbo import Trace
 from inference.encoder import STRIDE, Encoder
-from inference.estimate import Estimate, Peak, find_peak
+from inference.estimate import Estimate, Peak, Peaks
 from inference.network import InferenceNetwork, InputConfig, LogProb
 from inference.orders import orders_of
 from inference.scan import Scan
@@ -249,13 +249,14 @@ class Posterior(InferenceNetwork[Context]):
 
     def _look_around(self, context: Context, azimuth: Tensor) -> Iterator[tuple[Attention, Peak]]:
         """What each of the K steps decides and finds when it takes the most probable object."""
-        cells = context.proposals.map
+        cells, peaks = context.proposals.map, Peaks(context.proposals, self.orders)
         state = self.cell.start(context.summary, azimuth, cells.salience.shape[1])
-        for _ in range(self.slots):
+        for step in range(self.slots):
             look = self.cell.attend(state, cells)
-            peak = find_peak(context.proposals, look.log_weights, self.orders)
+            peak = peaks.find(look.log_weights)
             yield look, peak
-            state = self.cell.advance(state, cells, peak.objects, azimuth)
+            if step + 1 < self.slots:
+                state = self.cell.advance(state, cells, peak.objects, azimuth)
 
     def _to_view(self, scene: Scene) -> Objects:
         # Whatever absent slots hold, even no numbers at all, must not reach a gradient.

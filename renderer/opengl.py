@@ -142,7 +142,10 @@ class OpenGLRenderer:
 
     def render(self, scene: Scene, appearance: Appearance | None = None) -> Tensor:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
-        return self.render_bytes(scene, appearance).permute(0, 3, 1, 2).float().div_(255.0)
+        # In memory as the shape says: what compares them with other pictures is several times
+        # faster where both lie alike, and bytes are moved in less time than floats.
+        pixels = self.render_bytes(scene, appearance).permute(0, 3, 1, 2).contiguous()
+        return pixels.float().div_(255.0)
 
     def render_bytes(
         self, scene: Scene, appearance: Appearance | None = None, *, before: int = 0

@@ -6,11 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import torch
-
 from inference.checkpoint import Checkpoint
-from inference.errors import LEVELS, ErrorLaw
-from inference.estimate import Estimate
 from inference.images import Rectangle
 from renderer.spec import SceneSpec
 from service import schemas
@@ -35,13 +31,14 @@ def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResp
     """
     checkpoint = answer.checkpoint
     estimate, quality, timing = answer.estimate, answer.quality, answer.timing
-    turns = _turns(checkpoint.spec, estimate)
     # Numbers of Python from here on. A tensor of three costs more than all that is done with it,
     # and lets other threads run in between, which then have to be waited for.
     count = sum(estimate.scene.presence[0].tolist())
     std = estimate.azimuth_std.tolist()[0]
     azimuth = schemas.Angle(
-        value=estimate.scene.azimuth.tolist()[0], std=std, within=turns[-1] if std else {}
+        value=estimate.scene.azimuth.tolist()[0],
+        std=std,
+        within=answer.within.azimuth if std else {},
     )
     return schemas.InferResponse(
         request_id=request_id,
@@ -58,7 +55,7 @@ def compose(answer: Answer, *, request_id: str, stamp: str) -> schemas.InferResp
         camera=schemas.CameraEstimate(
             azimuth=azimuth, pose=optical_pose(checkpoint.spec, azimuth.value)
         ),
-        objects=_objects(checkpoint.spec, answer, turns),
+        objects=_objects(checkpoint.spec, answer),
         quality=schemas.QualityReport(
             reconstruction_error=quality.reconstruction_error,
             explained=quality.explained,
@@ -163,21 +160,7 @@ def describe(checkpoint: Checkpoint) -> schemas.ModelReport:
     )
 
 
-def _turns(spec: SceneSpec, estimate: Estimate) -> list[dict[str, float]]:
-    """Half-widths of the intervals of each slot's yaw, and in the end of the azimuth."""
-    orders = [*(spec.symmetry_orders[c] for c in estimate.scene.identity[0].tolist()), 1]
-    laws = torch.cat([estimate.yaw_law[0], estimate.azimuth_law])
-    rows: list[list[float]] = ErrorLaw.of(laws).turn(LEVELS, torch.tensor(orders)).tolist()
-    return [_by_level(row) for row in rows]
-
-
-def _by_level(values: Sequence[float]) -> dict[str, float]:
-    return {str(level): value for level, value in zip(LEVELS, values, strict=True)}
-
-
-def _objects(
-    spec: SceneSpec, answer: Answer, turns: list[dict[str, float]]
-) -> list[schemas.DetectedObject]:
+def _objects(spec: SceneSpec, answer: Answer) -> list[schemas.DetectedObject]:
     estimate, scene = answer.estimate, answer.estimate.scene
     columns = (
         *(scene.identity, scene.position, scene.yaw),
@@ -185,11 +168,9 @@ def _objects(
         *(estimate.position_covariance, estimate.yaw_std),
     )
     rows = zip(*(column[0].tolist() for column in columns), strict=True)
-    law = ErrorLaw.of(estimate.position_law[0])
-    ellipses = zip(*(law.ellipse(level).tolist() for level in LEVELS), strict=True)
-    places = [_by_level(row) for row in ellipses]
+    within = answer.within
     return [
-        _object(spec, k, box, turns[k], places[k], *row)
+        _object(spec, k, box, within.yaw[k], within.position[k], *row)
         for k, (box, row) in enumerate(zip(answer.boxes, rows, strict=False))
     ]
 

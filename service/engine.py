@@ -22,6 +22,7 @@ from inference.refine import Refinement, refine
 from renderer import Scene, open_renderer
 from renderer.jacobian import Drawing
 from service.boxes import image_boxes, outlines
+from service.intervals import Intervals, intervals
 from service.quality import Quality, qualities
 
 # A camera's pixel gathers light over its area. Drawn with one sample a pixel, the true scene
@@ -60,6 +61,7 @@ class Answer:
     checkpoint: Checkpoint  # that answered
     picture: Picture
     estimate: Estimate  # of a batch of one
+    within: Intervals
     boxes: list[Rectangle]  # of the present objects, px of the original picture
     quality: Quality
     warnings: tuple[str, ...]
@@ -182,14 +184,19 @@ class Engine:
             crops=[picture.crop for picture in pictures],
             originals=[(picture.width, picture.height) for picture in pictures],
         )
+        within = intervals(self.checkpoint.spec, estimate)
         timing = replace(spent, render=spent.render + 1e3 * (time.perf_counter() - started))
         answers = []
-        for i, (picture, fits, found) in enumerate(zip(pictures, quality, boxes, strict=True)):
+        for i, picture in enumerate(pictures):
+            fits = quality[i]
             warnings = picture.warnings
             if not fits.in_distribution:
                 warnings += (FOREIGN,)
             answers.append(
-                Answer(self.checkpoint, picture, estimate[i], found, fits, warnings, timing)
+                Answer(
+                    *(self.checkpoint, picture, estimate[i], within[i], boxes[i]),
+                    *(fits, warnings, timing),
+                )
             )
         return answers
 

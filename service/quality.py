@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inference.checkpoint import CheckpointConfig
 from inference.estimate import Estimate
-from inference.novelty import doubt_of, explained, worst_block
+from inference.novelty import doubt_of, explained, mean_error, worst_block
 from renderer.backend import Renderer
 from renderer.scene import Scene
 
@@ -46,9 +46,8 @@ def qualities(
     # The drawing of a scene without objects shows the empty table already.
     tables = replace(scene, presence=torch.zeros_like(scene.presence))[occupied]
     drawn, empty = renderer.render(Scene.cat([scene, tables])).split([len(scene), len(tables)])
-    table = drawn.clone()
-    table[occupied] = empty
-    error = (pixels - drawn).square().mean((1, 2, 3)).tolist()
+    table = empty if bool(occupied.all()) else drawn.index_put((occupied,), empty)
+    error = mean_error(pixels, drawn).tolist()
     share = explained(pixels, drawn, table, occupied).tolist()
     if config.novelty is None:
         limit = (config.quality or {}).get("reconstruction_error", LARGEST_ERROR)

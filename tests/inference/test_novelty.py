@@ -3,7 +3,8 @@
 import torch
 
 from inference.estimate import Estimate
-from inference.novelty import Limits, doubt_of, explained, worst_block
+from inference.likelihood import blurred
+from inference.novelty import BLUR, SIDE, STRIDE, Limits, doubt_of, explained, worst_block
 from renderer.scene import Scene
 
 
@@ -66,3 +67,11 @@ def test_either_limit_makes_a_picture_novel() -> None:
     limits = Limits(block=0.01, doubt=0.5)
     novelty = limits.novelty(torch.tensor([0.005, 0.02, 0.0]), torch.tensor([0.1, 0.1, 1.0]))
     torch.testing.assert_close(novelty, torch.tensor([0.5, 2.0, 2.0]))
+
+
+def test_blocks_are_means_over_squares(generator: torch.Generator) -> None:
+    image, drawn = torch.rand(2, 2, 3, 128, 96, generator=generator).unbind()
+    exposure = (image * drawn).sum((1, 2, 3)) / drawn.square().sum((1, 2, 3))
+    left = blurred(image / exposure.clamp(0.8, 1.25)[:, None, None, None] - drawn, BLUR)
+    pooled = torch.nn.functional.avg_pool2d(left.square().sum(1), SIDE, STRIDE)
+    torch.testing.assert_close(worst_block(image, drawn), pooled.flatten(1).amax(1))
