@@ -51,7 +51,7 @@ def test_a_local_cluster_answers_as_the_server_does_and_grows(
             for key in ("model", "count", "camera", "objects"):
                 assert answer[key] == expected[key]
             refused = client.post("/infer", content=b"nothing", headers=kind)
-            assert refused.status_code == 400
+            assert refused.status_code == 422
             assert refused.headers["Content-Type"] == "application/problem+json"
             deployment = serve.status().applications["test"].deployments[NAME]
             assert sum(deployment.replica_states.values()) == 1
