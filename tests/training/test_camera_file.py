@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from inference.checkpoint import load_checkpoint
-from inference.posterior import PosteriorConfig
+from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.posterior import Posterior, PosteriorConfig
 from renderer.backend import open_renderer
 from renderer.camera import project
 from renderer.prior import sample
@@ -23,8 +24,6 @@ from renderer.spec import Camera
 from service.app import create_app
 from service.settings import Settings
 from training.camera_file import read_camera
-from training.experiments import Experiment
-from training.loop import RunOptions, train
 from training.new import make
 from training.wishes import wishes_of
 
@@ -102,8 +101,8 @@ def test_bad_files_are_refused(tmp_path: Path, changes: dict[str, Any], said: st
         read_camera(written(tmp_path, **changes))
 
 
-def test_a_calibrated_camera_from_training_to_an_answer(tmp_path: Path) -> None:
-    """Four by three, rolled, its axis beside the middle: two steps of training, then the server."""
+def test_a_calibrated_camera_from_new_to_an_answer(tmp_path: Path) -> None:
+    """Four by three, rolled, its axis beside the middle: the server says where it stands."""
     ball = trimesh.creation.icosphere(radius=0.05)
     ball.visual.face_colors = [40, 90, 220, 255]
     ball.export(tmp_path / "ball.ply")
@@ -113,18 +112,17 @@ def test_a_calibrated_camera_from_training_to_an_answer(tmp_path: Path) -> None:
     small = PosteriorConfig(
         height=48, width=64, channels=8, summary=16, hidden=16, keys=8, blocks=1
     )
-    experiment = Experiment(
-        name="calibrated", spec=str(world.file), network=small, batch=4, steps=2, backend="raycast"
-    )
     out = tmp_path / "checkpoint"
-    train(experiment, RunOptions(out=out, workers=0, threads=1))
+    save_checkpoint(out, Posterior(world.spec, small).eval(), name="calibrated")
     checkpoint = load_checkpoint(out)
     assert checkpoint.spec.camera == world.spec.camera
     photo = tmp_path / "photo.png"
     renderer = open_renderer(world.spec, height=480, width=640, backend="raycast")
     scene = sample(world.spec, 1, generator=torch.Generator().manual_seed(0))
     Image.fromarray(renderer.render_bytes(scene)[0].numpy()).save(photo)
-    with TestClient(create_app(Settings(checkpoint=out, engines=1))) as client:
+    with TestClient(create_app(Settings(checkpoint=out, engines=1, queue_seconds=60.0))) as client:
+        while client.get("/readyz").status_code == 503:
+            time.sleep(0.02)
         answer = client.post("/infer", content=photo.read_bytes()).json()
         model = client.get("/model").json()
     assert (answer["image"]["width"], answer["image"]["height"]) == (640, 480)
