@@ -1,0 +1,1 @@
+"""The commands of `python -m training`, a function each; its arguments are the options."""
