@@ -1,4 +1,4 @@
-"""Entry point of `python -m training`: which commands there are, and what becomes of their errors."""
+"""Entry point of `python -m training`: which commands there are, what becomes of errors."""
 
 from __future__ import annotations
 
