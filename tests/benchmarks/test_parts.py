@@ -185,7 +185,10 @@ def test_unusable_arguments_are_one_line(
 
 
 def test_all_parts_when_none_is_named() -> None:
-    every = ["forward", "gradient", "growth", "profile", "memory", "peer", "service", "page"]
+    every = [
+        *("forward", "gradient", "growth", "profile", "memory"),
+        *("step", "distributed", "peer", "service", "page"),
+    ]
     assert list(Parts().chosen([])) == every
     assert list(Parts().chosen(["gradient", "forward"])) == ["forward", "gradient"]
     assert Options().only == ()
