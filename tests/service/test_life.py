@@ -184,6 +184,7 @@ def process(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen
             **os.environ,
             "AIRSCENE_CHECKPOINT": str(folder),
             "AIRSCENE_ENGINES": "2",
+            "AIRSCENE_QUEUE_SECONDS": "60",  # however slow the machine, nothing is turned away
             **environment,
         },
         stdout=subprocess.PIPE,
