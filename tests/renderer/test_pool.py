@@ -188,7 +188,7 @@ def test_a_killed_worker_is_an_error_soon(spec: SceneSpec, scene: Scene) -> None
     start = time.monotonic()
     with pytest.raises(WorkerError, match=r"worker 1 of the 1 .* ended by SIGKILL .* is closed"):
         drawing.render(scene)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30  # s, however busy the machine: it waits for nobody
     with pytest.raises(RuntimeError, match="this renderer is closed; open another"):
         drawing.render(scene)
     drawing.close()
