@@ -307,7 +307,7 @@ def test_nothing_is_left_behind(
     if how == "terminate":
         os.killpg(run.pid, signal.SIGTERM)
     # Ends when the last process that holds the other end has ended, resource tracker and all.
-    _, complaint = run.communicate(timeout=120)
+    _, complaint = run.communicate(timeout=240)
     assert run.returncode == code
     assert printed in complaint and complaint.count("Traceback") == (printed != "")
     assert "leaked" not in complaint and "Exception ignored" not in complaint
