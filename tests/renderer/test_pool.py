@@ -336,7 +336,7 @@ def test_a_script_without_a_guard_ends_with_pythons_explanation(tmp_path: Path) 
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 1
     assert "before the\n        current process has finished its bootstrapping" in done.stderr
