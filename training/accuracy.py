@@ -63,22 +63,20 @@ def measure(
         backend: that draws its own world.
         meshes: folder with meshes of foreign objects.
     """
-    common: dict[str, Any] = {
-        "scenes": scenes,
-        "supersample": checkpoint.supersample,
-        "calibration": checkpoint.config.calibration,
-    }
-    posterior = checkpoint.posterior
-    own, name = run(
-        posterior,
-        **common,
-        generator=generator_for("evaluate", seed),
-        backend=backend,
-        nuisance=False,
-        refine=refine,
-        keep=True,
-    )
-    renderer = open_like(posterior, name, checkpoint.supersample)
+
+    def inferred(backend: str, **options: Any) -> tuple[Inferred, str]:
+        return run(
+            checkpoint.posterior,
+            scenes=scenes,
+            generator=generator_for("evaluate", seed),  # the same scenes each time
+            backend=backend,
+            supersample=checkpoint.supersample,
+            calibration=checkpoint.config.calibration,
+            **options,
+        )
+
+    own, name = inferred(backend, nuisance=False, refine=refine, keep=True)
+    renderer = open_like(checkpoint.posterior, name, checkpoint.supersample)
     shares = visible_shares(renderer, own.true)
     cases = worst_cases(checkpoint.spec, own, shares, renderer)
     far = distances(checkpoint.spec, own.true)
@@ -96,14 +94,7 @@ def measure(
             True,
         ),
     ):
-        found, _ = run(
-            posterior,
-            **common,
-            generator=generator_for("evaluate", seed),
-            backend=backend_name,
-            nuisance=nuisance,
-            jpeg=jpeg,
-        )
+        found, _ = inferred(backend_name, nuisance=nuisance, jpeg=jpeg)
         elsewhere.append(Elsewhere(title, options, found))
     scores = score_worlds(checkpoint, pictures=novel, seed=seed, backend=name, meshes=meshes)
     return Measured(own, elsewhere, scores, shares, far, cases, name, scenes, seed, refine)

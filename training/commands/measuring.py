@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
+
+from training.commands.terminal import progress, write_json
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def evaluate(
         show.add_row(*row)
     Console().print(show)
     if json is not None:
-        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(json, figures)
 
 
 def calibrate(
@@ -113,9 +113,7 @@ def calibrate(
     from training import calibration as module
 
     found = load_checkpoint(checkpoint)
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("inferring", total=scenes + min(scenes, refined_scenes))
+    with progress("inferring", scenes + min(scenes, refined_scenes)) as tick:
         fitted = module.calibrate(
             found.posterior,
             backend=backend,
@@ -123,7 +121,7 @@ def calibrate(
             scenes=scenes,
             refined_scenes=refined_scenes,
             seed=seed,
-            tick=lambda pictures: bar.advance(task, pictures),
+            tick=tick,
         )
     if fitted.calibration is None:
         raise ValueError(
@@ -169,7 +167,7 @@ def accuracy(
     )
     print(write_page(found, measured, out))
     figures = module.evaluation(found, measured)
-    (checkpoint / EVALUATION).write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_json(checkpoint / EVALUATION, figures)
 
 
 def figures(
@@ -229,9 +227,7 @@ def descend(
     from training.descent import Descent
 
     descent = Descent(steps=steps)
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("descending", total=scenes * steps)
+    with progress("descending", scenes * steps) as tick:
         figures = module.compare(
             SceneSpec.load(spec),
             scenes=scenes,
@@ -241,11 +237,11 @@ def descend(
             size=size,
             backend=backend,
             checkpoint=None if checkpoint is None else load_checkpoint(checkpoint),
-            tick=lambda images: bar.advance(task, images),
+            tick=tick,
         )
-    console.print(module.table(figures))
+    Console().print(module.table(figures))
     if json is not None:
-        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(json, figures)
 
 
 def represent(
@@ -276,4 +272,4 @@ def represent(
         show.add_row(*row)
     Console().print(show)
     if json is not None:
-        json.write_text(dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(json, figures)

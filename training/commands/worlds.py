@@ -8,12 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 
-from training.experiments import (
-    find_experiment,
-)
+from training.commands.terminal import progress, warn
+from training.experiments import find_experiment
 
 
 def new(
@@ -67,8 +64,7 @@ def new(
             tell=lambda name: status.update(f"looking at {name}"),
         )
     console.print(module.table(world))
-    for warning in world.warnings:
-        console.print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
+    warn(world.warnings)
     console.print(module.what_next(world), soft_wrap=True, highlight=False)
 
 
@@ -105,9 +101,7 @@ def preview(
         out = folder / "preview.png"
     sightings = look(world, backend=backend)
     draw_preview(world, sightings, out, scenes=scenes, seed=seed, backend=backend)
-    console = Console()
-    for warning in sightings.warnings:
-        console.print(f"[yellow]![/] {escape(warning)}", soft_wrap=True)
+    warn(sightings.warnings)
     print(f"{out}: {len(sightings.warnings) or 'no'} warning(s)")
 
 
@@ -183,20 +177,18 @@ def shards(
     manifest = manifest_for(
         experiment, out, scenes=scenes, seed=seed, per_shard=per_shard, backend=backend
     )
-    console = Console()
-    console.print(
+    Console().print(
         f"{manifest.scenes:,} scenes of {manifest.width} x {manifest.height} px in "
         f"{manifest.shards:,} shards, {manifest.bytes / 1e9:.2f} GB",
         highlight=False,
     )
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("drawing", total=manifest.scenes)
+    with progress("drawing", manifest.scenes, stays=True) as tick:
         drawn = draw_shards(
             SceneSpec.load(experiment.spec),
             manifest,
             out,
             processes=processes,
             ray=ray,
-            tick=lambda done: bar.advance(task, done),
+            tick=tick,
         )
     print(f"{out}: {drawn} shards drawn, {manifest.shards - drawn} were there")
