@@ -14,7 +14,6 @@ from inference.posterior import PosteriorConfig
 from inference.slots import SlotsConfig
 from renderer.spec import SceneSpec
 from training.defaults import SHARPEST, default_network, default_steps
-from training.defaults import input_size as input_size  # others look for it here
 from training.objectives import EstimatorName, ObjectiveName, WakeConfig
 from training.picture_experiments import PICTURE_EXPERIMENTS
 from training.schedule import Schedule

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from renderer.geometry import ObjectGeometry, mesh_geometry
 from renderer.spec import Camera, SceneSpec
-from training.experiments import input_size
+from training.defaults import input_size
 from training.layout import (
     AZIMUTH,
     ELEVATION,

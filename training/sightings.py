@@ -20,8 +20,8 @@ from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from renderer.windows import object_boxes
+from training.defaults import input_size
 from training.dreams import generator_for
-from training.experiments import input_size
 
 CHANGED = 0.04  # in any of R, G, B from 0 to 1: a pixel that differs by more shows something
 SMALLEST = 24  # px that an object has to change where it is farthest, about 5 x 5
