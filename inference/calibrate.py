@@ -80,6 +80,8 @@ class Tails(_Part):
     factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     rare: Annotated[float, Field(ge=0.0, le=0.25)] = 0.0
     far: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+    # Power of the grain by which both shares fall: what grain does to a picture is nearly normal.
+    fades: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
 
 
 class Law(_Part):
@@ -121,11 +123,13 @@ class Law(_Part):
             lost = torch.sigmoid(base + self.lost.slope * logs[-1])
             around = self.lost.around
         tails = self.tails
-        share, factor, rare, far, width = (
-            torch.full_like(total, value)
-            for value in (tails.share, tails.factor, tails.rare, tails.far, around)
+        left = (-tails.fades * log_grain(grain)).exp().expand_as(total)  # of the tails
+        factor, far, width = (
+            torch.full_like(total, value) for value in (tails.factor, tails.far, around)
         )
-        return ErrorLaw(total.exp(), share, factor, rare, far, lost, width)
+        return ErrorLaw(
+            total.exp(), tails.share * left, factor, tails.rare * left, far, lost, width
+        )
 
 
 class Laws(_Part):

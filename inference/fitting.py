@@ -27,6 +27,7 @@ RIDGE = 1e-3  # nats, pulls on everything so that nothing runs away
 SHARES = 0.5, 0.1  # of the wider normals, at most
 LEAST_ERROR = 1e-7  # m or rad: below what positions are written with
 TAIL_AT_FIRST = (0.0, -0.5, -1.0, 1.0)  # shares and factors, in logits and before softplus
+FADE_AT_FIRST = -2.0  # before softplus
 LOST_AT_FIRST = (2.0, -0.5)  # slope, and log of the width in rad
 LOGIT_AT_FIRST = -1.0  # at 1 rad
 STEPS = 300
@@ -71,25 +72,27 @@ def fit_law(
     knots = [_knots(log) for log in logs]
     parts = [hinges(log, x) for log, x in zip(logs, knots, strict=True)]
     error, dust = errors.double().clamp_min(LEAST_ERROR), log_grain(grain.double())
-    widths = [1, *(len(x) - 1 for x in knots), 1, 4, 2, classes, classes]
+    widths = [1, *(len(x) - 1 for x in knots), 1, 4, 1, 2, classes, classes]
     start = torch.zeros(sum(widths), dtype=torch.float64)
     start[0] = error.log().median()
-    first = [*TAIL_AT_FIRST, *LOST_AT_FIRST, *[0.0] * classes, *[LOGIT_AT_FIRST] * classes]
+    first = [*TAIL_AT_FIRST, FADE_AT_FIRST, *LOST_AT_FIRST]
+    first += [0.0] * classes + [LOGIT_AT_FIRST] * classes
     start[-len(first) :] = torch.tensor(first)
     free = start.clone().requires_grad_()
 
     def unpack() -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, Tensor]:
-        base, *rises, power, tail, lost, own, logits = free.split(widths)
+        base, *rises, power, tail, fade, lost, own, logits = free.split(widths)
         honest = []
         for index, rise in enumerate(rises):
             first = base if index == 0 else torch.zeros_like(base)
             honest.append(torch.cat([first, softplus(rise - 1.0)]))
         shares, factors = torch.sigmoid(tail[::2]), 1 + softplus(tail[1::2])
-        shape = torch.stack([SHARES[0] * shares[0], factors[0], SHARES[1] * shares[1], factors[1]])
-        return honest, power[0], shape, lost, own, logits
+        shape = [SHARES[0] * shares[0], factors[0], SHARES[1] * shares[1], factors[1]]
+        tails = torch.stack([*shape, softplus(fade[0])])
+        return honest, power[0], tails, lost, own, logits
 
     def law() -> ErrorLaw:
-        honest, power, shape, lost, own, logits = unpack()
+        honest, power, tails, lost, own, logits = unpack()
         total = power * dust
         if identity is not None:
             total = total + own[identity]
@@ -98,9 +101,10 @@ def fit_law(
         gone = torch.zeros_like(total)
         if flips and identity is not None:
             gone = torch.sigmoid(logits[identity] + softplus(lost[0]) * logs[-1])
-        share, factor, rare, far = shape[:, None].expand(-1, len(total))
+        share, factor, rare, far, fades = tails[:, None].expand(-1, len(total))
+        left = (-fades * dust).exp()
         around = lost[1].exp().expand_as(total)
-        return ErrorLaw(total.exp(), share, factor, rare, far, gone, around)
+        return ErrorLaw(total.exp(), share * left, factor, rare * left, far, gone, around)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -114,7 +118,7 @@ def fit_law(
     with torch.enable_grad():
         optimizer.step(loss)
     free = free.detach()
-    honest, power, shape, lost, own, logits = unpack()
+    honest, power, tails, lost, own, logits = unpack()
     curves = tuple(
         Curve(claimed=tuple(x.tolist()), honest=tuple(curve.cumsum(0).tolist()), rises=index == 0)
         for index, (x, curve) in enumerate(zip(knots, honest, strict=True))
@@ -123,7 +127,7 @@ def fit_law(
         curves=curves,
         classes=tuple(own.tolist()),
         grain=float(power),
-        tails=Tails(**dict(zip(Tails.model_fields, shape.tolist(), strict=True))),
+        tails=Tails(**dict(zip(Tails.model_fields, tails.tolist(), strict=True))),
         lost=Lost(
             logits=tuple(logits.tolist()),
             slope=float(softplus(lost[0])),

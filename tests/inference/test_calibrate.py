@@ -68,6 +68,20 @@ def test_tails_and_turned_around_objects_are_found(generator: torch.Generator) -
         assert float((inside <= level).float().mean()) == pytest.approx(level, abs=0.02)
 
 
+def test_grain_hides_the_tails(generator: torch.Generator) -> None:
+    """Plain pictures with outliers, grainy ones with none: each gets the intervals it should."""
+    claim = claimed(generator)
+    grainy = torch.rand(M, generator=generator) < 0.5
+    wide = ~grainy & (torch.rand(M, generator=generator) < 0.2)
+    error = (claim * gaussian(generator) * torch.where(wide, 6.0, 1.0)).abs()
+    grain = torch.where(grainy, 0.02, 0.0)
+    law = fit_law([claim], error, grain, order=torch.ones(M))
+    for rows in (grainy, ~grainy):
+        inside = law([claim[rows]], grain[rows]).within_turn(error[rows])
+        for level in LEVELS:
+            assert float((inside <= level).float().mean()) == pytest.approx(level, abs=0.02)
+
+
 def test_positions_are_fitted_by_their_distance(generator: torch.Generator) -> None:
     claim = claimed(generator)
     distance = (1.8 * torch.randn(M, 2, generator=generator)).norm(dim=1)
