@@ -15,7 +15,7 @@ from rich.table import Table
 
 from renderer.geometry import ObjectGeometry, mesh_geometry
 from renderer.spec import Camera, SceneSpec
-from training.defaults import input_size
+from training.defaults import default_network
 from training.layout import (
     AZIMUTH,
     ELEVATION,
@@ -119,7 +119,7 @@ def table(world: NewWorld) -> Table:
 
 def what_next(world: NewWorld) -> str:
     """How large the world came out, and the commands that follow."""
-    spec, height = world.spec, input_size(world.spec.camera.aspect)[0]
+    spec, height = world.spec, default_network(world.spec).height
     side = 200 * spec.table.half_size[0]
     pixel = 200 * spec.camera.distance * math.tan(math.radians(spec.camera.fovy_deg) / 2) / height
     return (

@@ -20,7 +20,7 @@ from renderer.prior import sample
 from renderer.scene import Scene
 from renderer.spec import SceneSpec
 from renderer.windows import object_boxes
-from training.defaults import input_size
+from training.defaults import default_network
 from training.dreams import generator_for
 
 CHANGED = 0.04  # in any of R, G, B from 0 to 1: a pixel that differs by more shows something
@@ -61,7 +61,8 @@ def look(spec: SceneSpec, *, backend: str = "auto") -> Sightings:
         spec: the world.
         backend: that draws.
     """
-    height, width = input_size(spec.camera.aspect)
+    network = default_network(spec)
+    height, width = network.height, network.width
     renderer = open_renderer(spec, height=height, width=width, backend=backend, supersample=2)
     try:
         empty = renderer.render(_alone(spec, 0, (0.0, 0.0), 0.0, present=False))[0]

@@ -263,7 +263,7 @@ def test_a_preview_warns_of_what_cannot_be_seen(world: Path) -> None:
     flat = {"shape": "cylinder", "size": [0.15, 0.0005], "symmetry": "continuous"}
     hidden = {**flat, "name": "hidden", "colour": data["table"]["colour"]}
     data["objects"] += [twin, hidden]
-    data["camera"]["distance"] = 4.0
+    data["camera"]["distance"] = 6.0
     told = "\n".join(look(SceneSpec.build(data, folder=world.parent), backend="raycast").warnings)
     assert "cone and twin: look alike" in told
     assert "hidden: hardly differs from the table" in told
