@@ -103,7 +103,7 @@ _BUILTIN = (
         name="sprites",
         data=PictureData(form="sprites"),
         network=Air2dConfig(channels=3, prior=SPRITES, std=0.15, first_code=-2.5),
-        steps=3_000,
+        steps=5_000,
         learning_rate=1e-3,
         code_weight=0.05,
         code_weight_until=0.5,
