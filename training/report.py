@@ -32,6 +32,8 @@ ABOUT = {
     "stays where it is (section 3.3; figures 11 and 12).",
     "tabletop-fixed-once": "The same with each class at most once.",
     "tabletop": "The same with the camera anywhere within ±40° (figure 19).",
+    "tabletop-varied": "The same in any light and with colours, camera and noise that differ from "
+    "picture to picture; goes on from `tabletop`.",
 }
 
 INTRODUCTION = f"""# Attend, Infer, Repeat in 3D
