@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy.spatial import QhullError
 from scipy.spatial.transform import Rotation
 
-from renderer.camera import camera_pose
+from renderer.camera import camera_pose, focal_length
 from renderer.geometry import ObjectGeometry
 from renderer.meshes import mujoco_mesh_arrays
 from renderer.mjcf import add_material, geom_shape, new_model
 from renderer.scene import Scene
-from renderer.spec import ObjectClass, SceneSpec, read_texture
+from renderer.spec import Camera, ObjectClass, SceneSpec, read_texture
 
 # A SceneSpec says nothing of weights. This is MuJoCo's own default, between wood and china.
 DENSITY = 1000.0  # kg/m^3
@@ -31,6 +31,7 @@ WALL = 0.003  # m
 # would throw them apart, which is no way to begin a simulation. Less is settled gently.
 OVERLAP = 0.003  # m
 
+SENSOR_ROWS = 1000  # px, of a camera whose axis is beside the middle
 SEEN, FELT = 2, 3  # geom groups, as MuJoCo's viewer shows and hides them
 
 
@@ -39,8 +40,8 @@ def scene_mjcf(spec: SceneSpec, scene: Scene, *, density: float = DENSITY) -> st
 
     Bodies are named `cup-0`, `pan-1`, …: the class, and the place in the scene. Meshes are written
     into the text. Pictures cannot be: what has a texture has its mean colour instead. Objects
-    collide as the convex hulls of their parts, so a cup is solid inside. The camera's axis is in
-    the middle of its picture, whatever the spec's `principal`.
+    collide as the convex hulls of their parts, so a cup is solid inside. A camera whose axis is
+    beside the middle of its picture is one with a sensor, which has an aspect of its own.
 
     Args:
         spec: the world.
@@ -60,6 +61,8 @@ def scene_mjcf(spec: SceneSpec, scene: Scene, *, density: float = DENSITY) -> st
     camera = builder.camera("camera")
     camera.pos = position[0].numpy()
     camera.quat = Rotation.from_matrix(axes[0].numpy()).as_quat(scalar_first=True)
+    if spec.camera.principal != (0.0, 0.0):
+        _add_sensor(camera, spec.camera)
     shown = scene.identity[0][scene.presence[0]].tolist()
     for identity in sorted(set(shown)):
         if not 0 <= identity < len(plain.objects):
@@ -79,6 +82,15 @@ def scene_mjcf(spec: SceneSpec, scene: Scene, *, density: float = DENSITY) -> st
         _add_geoms(body, item, geometry, density)
     _separate(builder)
     return str(builder.to_xml())
+
+
+def _add_sensor(camera: Any, known: Camera) -> None:
+    """The lens of a camera as MuJoCo wants it where the axis is beside the picture's middle."""
+    right, down = known.principal
+    camera.sensor_size = [known.aspect, 1.0]  # m: only what it is to the others matters
+    camera.resolution = [round(SENSOR_ROWS * known.aspect), SENSOR_ROWS]
+    camera.focal_length = [focal_length(known, 1)] * 2
+    camera.principal_length = [-right, -down]  # MuJoCo's own: from the axis to the middle
 
 
 def _plain(spec: SceneSpec) -> SceneSpec:

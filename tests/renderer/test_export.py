@@ -7,7 +7,7 @@ import torch
 import trimesh
 
 from renderer import Scene, SceneSpec
-from renderer.camera import camera_pose
+from renderer.camera import camera_pose, project
 from renderer.export import convex_parts, scene_mjcf
 from renderer.mjcf import build_model
 from renderer.prior import sample
@@ -104,6 +104,35 @@ def test_looks_as_the_renderer_draws_it(spec: SceneSpec) -> None:
     assert np.allclose(data.cam_xpos[0], position[0], atol=1e-4)
     assert np.allclose(data.cam_xmat[0].reshape(3, 3), axes[0], atol=1e-4)
     assert model.cam_fovy[0] == spec.camera.fovy_deg
+
+
+def test_a_camera_whose_axis_is_beside_the_middle_sees_the_same(spec: SceneSpec) -> None:
+    """Points of the table fall on the pixels of `project`, by the frustum that MuJoCo makes."""
+    camera = spec.camera.model_copy(
+        update={"principal": (0.1, -0.07), "aspect": 1.25, "roll_deg": 10.0}
+    )
+    odd = spec.model_copy(update={"camera": camera})
+    scene = make_scene((1, 0.2, -0.1, 0.9), azimuth=0.3)
+    model, data = simulate(scene_mjcf(odd, scene), seconds=0.0)
+    mujoco.mj_forward(model, data)
+    seen = mujoco.MjvScene(model, maxgeom=20)
+    view = mujoco.MjvCamera()
+    view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+    everything = mujoco.mjtCatBit.mjCAT_ALL
+    mujoco.mjv_updateScene(
+        model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), view, everything, seen
+    )
+    frustum = seen.camera[0]
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.3, -0.2, 0.1], [-0.25, 0.3, 0.0]])
+    local = (points.double().numpy() - data.cam_xpos[0]) @ data.cam_xmat[0].reshape(3, 3)
+    on_sheet = frustum.frustum_near * local[:, :2] / -local[:, 2:]
+    height, width = 400, 500
+    x = (on_sheet[:, 0] - frustum.frustum_center) / frustum.frustum_width  # from -1 to 1
+    tall = frustum.frustum_top - frustum.frustum_bottom
+    y = (frustum.frustum_top - on_sheet[:, 1]) / tall  # from 0 at the top to 1
+    expected = project(camera, scene.azimuth, points[None], height, width)[0]
+    assert np.allclose((x + 1) / 2 * width, expected[:, 0], atol=0.1)
+    assert np.allclose(y * height, expected[:, 1], atol=0.1)
 
 
 def vertices(model: mujoco.MjModel, geom: int) -> np.ndarray:
