@@ -22,6 +22,7 @@ from inference.folder import (
     SCENE,
     CheckpointError,
     FolderConfig,
+    Loaded,
     check_folder,
     code_version,
     network_kind,
@@ -68,30 +69,13 @@ class CheckpointConfig(FolderConfig):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Loaded[CheckpointConfig]):
     """A loaded checkpoint: the network, ready to infer, and where it came from."""
 
-    folder: Path
-    config: CheckpointConfig
     spec: SceneSpec
     posterior: AnyPosterior
     evaluation: dict[str, Any] | None
     card: str | None  # Markdown: what it sees, how it was trained, where it fails
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return self.config.name
-
-    @property
-    def version(self) -> str:
-        """Version of the model."""
-        return self.config.version
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights."""
-        return self.config.sha256
 
     @property
     def supersample(self) -> int:

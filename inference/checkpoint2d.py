@@ -11,6 +11,7 @@ from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.folder import (
     CheckpointError,
     FolderConfig,
+    Loaded,
     check_folder,
     network_kind,
     put_weights,
@@ -29,29 +30,12 @@ class Checkpoint2dConfig(FolderConfig):
 
 
 @dataclass(frozen=True)
-class Checkpoint2d:
+class Checkpoint2d(Loaded[Checkpoint2dConfig]):
     """A loaded checkpoint: the model, ready to infer, and where it came from."""
 
-    folder: Path
-    config: Checkpoint2dConfig
     model: Air2d
     evaluation: dict[str, Any] | None
     card: str | None  # Markdown: what it sees, how it was trained, where it fails
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return self.config.name
-
-    @property
-    def version(self) -> str:
-        """Version of the model."""
-        return self.config.version
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the weights."""
-        return self.config.sha256
 
 
 def save_checkpoint2d(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from inference.folder import (
     CheckpointError,
     FolderConfig,
+    Loaded,
     check_folder,
     network_kind,
     put_weights,
@@ -28,11 +29,9 @@ class RivalCheckpointConfig(FolderConfig):
 
 
 @dataclass(frozen=True)
-class RivalCheckpoint:
+class RivalCheckpoint(Loaded[RivalCheckpointConfig]):
     """A loaded checkpoint: the model, ready to explain images, and where it came from."""
 
-    folder: Path
-    config: RivalCheckpointConfig
     model: AnyRival
 
 

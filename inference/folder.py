@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import safetensors.torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,6 +49,29 @@ class FolderConfig(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=FolderConfig)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[ConfigT]):
+    """What every loaded checkpoint says of itself."""
+
+    folder: Path
+    config: ConfigT
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.config.name
+
+    @property
+    def version(self) -> str:
+        """Version of the model."""
+        return self.config.version
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights."""
+        return self.config.sha256
 
 
 def write_folder(
