@@ -76,9 +76,9 @@ class Lost(_Part):
 class Tails(_Part):
     """How errors spread beyond a normal; see `ErrorLaw`."""
 
-    share: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    share: Annotated[float, Field(ge=0.0, le=0.8)] = 0.0
     factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
-    rare: Annotated[float, Field(ge=0.0, le=0.25)] = 0.0
+    rare: Annotated[float, Field(ge=0.0, le=0.2)] = 0.0
     far: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
     # Power of the grain by which both shares fall: what grain does to a picture is nearly normal.
     fades: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
