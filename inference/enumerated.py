@@ -32,13 +32,19 @@ class Enumerated(NamedTuple):
         """`[R]` nats."""
         return (self.log_q.exp() * (self.value - self.log_q)).sum(1)
 
-    def mixed(self, share: float) -> Tensor:
-        """The bound, but for a share of the cases in which the count is told at random: `[R]` nats.
+    def mixed(self, share: float, *, temperature: float = 1.0) -> Tensor:
+        """The bound as learning begins with it, `[R]` nats; with 0 and 1 it is the bound.
 
-        A glimpse that the network has given up goes on learning there, and so does a single one to
-        explain an image on its own. With a share of 0 it is the bound.
+        Args:
+            share: of the cases, in which the count is told at random. A glimpse that the network
+                has given up goes on learning there, and so does a single one to explain an image
+                on its own.
+            temperature: what a nat of the count's entropy counts, at least 1. The best q(n) is
+                proportional to exp(value / temperature), so that no count becomes so improbable
+                that its probability has no gradient any more: it comes back when it is worth it.
         """
-        return (1 - share) * self.bound + share * self.value.mean(1)
+        warm = (self.log_q.exp() * (self.value - temperature * self.log_q)).sum(1)
+        return (1 - share) * warm + share * self.value.mean(1)
 
 
 def enumerated_bound(

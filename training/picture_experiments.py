@@ -45,10 +45,19 @@ class PictureExperiment(ImageExperiment):
     toll: float = Field(default=30.0, ge=0)  # nats a glimpse, times what a nat does not count
     random_count: float = Field(default=0.2, ge=0, lt=1)  # share of cases
     random_count_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
+    count_temperature: float = Field(default=1.0, ge=1)  # at first; see `Enumerated.mixed`
 
     def random_count_at(self, part: float) -> float:
         """In which share of cases the count is told at random when `part` of the run is done."""
-        return self.random_count * max(0.0, 1 - part / self.random_count_until)
+        return self.random_count * self._left(part)
+
+    def count_temperature_at(self, part: float) -> float:
+        """What a nat of the count's entropy counts when `part` of the run is done."""
+        return 1 + (self.count_temperature - 1) * self._left(part)
+
+    def _left(self, part: float) -> float:
+        """How much is left, from 1 to 0, of what learning begins with."""
+        return max(0.0, 1 - part / self.random_count_until)
 
 
 # Windows as large as digits, and a bit.
@@ -67,7 +76,8 @@ def _digits(
         name=name,
         data=PictureData(form="separate-digits", counts=counts),
         network=Air2dConfig(sees=sees, prior=OWN_SIZE),
-        warmup=1_500,  # with 200, one seed of five never saw two digits
+        warmup=1_500,
+        count_temperature=20.0,  # with 1, one seed of five never saw two digits
     )
 
 

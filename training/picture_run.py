@@ -102,5 +102,7 @@ def enumerated_loss(
         toll=(1 - weight) * experiment.toll,
         generator=generator,
     )
-    loss = -found.mixed(experiment.random_count_at(part)).mean()
+    loss = -found.mixed(
+        experiment.random_count_at(part), temperature=experiment.count_temperature_at(part)
+    ).mean()
     return Losses(loss, {"bound": found.bound.mean()})
