@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from inference.air2d import Air2d, Air2dConfig
 from inference.checkpoint import load_checkpoint
 from inference.checkpoint2d import Checkpoint2d, open_checkpoint, save_checkpoint2d
-from inference.enumerated import enumerated_bound
+from inference.enumerated import Enumerated, enumerated_bound
 from inference.estimators import ESTIMATORS, bound_loss
 from inference.folder import CheckpointError
 from inference.glimpses import Glimpses
@@ -126,6 +126,18 @@ def test_random_counts_teach_a_glimpse_that_was_given_up(image: Tensor) -> None:
         torch.testing.assert_close(loss, plain)
         slopes = torch.autograd.grad(loss.sum(), kept)
         assert any(bool(slope.abs().max() > 1e-6) for slope in slopes) is learns
+
+
+def test_a_warm_count_is_best_where_it_should_be() -> None:
+    """At q(n) proportional to exp(value / temperature): nothing is left to gain there."""
+    value = torch.tensor([[0.0, 60.0, 30.0, -200.0]], dtype=torch.float64)
+    for temperature in (1.0, 20.0):
+        best = (value / temperature).requires_grad_()
+        found = Enumerated(best.log_softmax(1), value)
+        (slope,) = torch.autograd.grad(found.mixed(0.0, temperature=temperature).sum(), best)
+        torch.testing.assert_close(slope, torch.zeros_like(slope))
+        share = float(found.log_q[0, 2].detach().exp())
+        assert (share > 0.1) == (temperature > 1)  # 30 nats less is still worth a try
 
 
 def test_a_toll_is_paid_by_each_glimpse(image: Tensor) -> None:
