@@ -72,10 +72,7 @@ export class Space {
     this.controls = new OrbitControls(this.eye, this.canvas);
     Object.assign(this.controls, { enableDamping: false, minDistance: NEAREST, maxDistance: 6, maxPolarAngle: Math.PI * 0.495 });
     this.controls.addEventListener("change", () => this.draw());
-    this.controls.addEventListener("start", () => {
-      this.view = "own";
-      this.station.visible = true;
-    });
+    this.controls.addEventListener("start", () => this.leave());
     this.canvas.addEventListener("keydown", (event) => this.onKey(event));
     this.furnish();
     this.objects = new Group();
@@ -246,10 +243,12 @@ export class Space {
     const reach = Math.max(this.model.table.size.x, this.model.table.size.y);
     const target = new Vector3(0, 0, 0);
     this.eye.fov = 36;
+    this.eye.up.set(0, 0, 1);
     if (view === "camera" && this.answer) {
       const { camera } = this.model;
-      const { position } = cameraAt(camera, this.answer.camera.azimuth.value);
+      const { position, down } = cameraAt(camera, this.answer.camera.azimuth.value);
       this.eye.position.set(...position);
+      this.eye.up.set(...down.map((value) => -value));
       target.set(camera.target.x, camera.target.y, camera.target.z);
       this.eye.fov = (camera.fovy * 180) / Math.PI;
     } else if (view === "above") {
@@ -265,10 +264,26 @@ export class Space {
     }
     // Its own photo would hang before the camera's eye.
     this.station.visible = view !== "camera";
-    this.eye.updateProjectionMatrix();
+    this.shiftLens();
     this.controls.target.copy(target);
     this.controls.update();
     this.draw();
+  }
+
+  /** Takes the eye, upright, out of where it was put, to go its own way. */
+  leave() {
+    this.view = "own";
+    this.station.visible = true;
+    this.eye.up.set(0, 0, 1);
+    this.shiftLens();
+  }
+
+  /** Its axis meets the picture beside the middle where the camera's does and one looks through it. */
+  shiftLens() {
+    const { clientWidth: width, clientHeight: height } = this.stage;
+    if (!width || !height) return;
+    const axis = (this.view === "camera" && this.model.camera.principal) || { x: 0, y: 0 };
+    this.eye.setViewOffset(width, height, -axis.x * height, -axis.y * height, width, height);
   }
 
   onKey(event) {
@@ -276,8 +291,7 @@ export class Space {
     const zoom = { "+": 0.9, "=": 0.9, "-": 1.11 }[event.key];
     if (!turn && !zoom) return;
     event.preventDefault();
-    this.view = "own";
-    this.station.visible = true;
+    this.leave();
     const away = this.eye.position.clone().sub(this.controls.target);
     const flat = Math.hypot(away.x, away.y);
     const azimuth = Math.atan2(away.y, away.x) + (turn?.[0] ?? 0);
@@ -293,8 +307,7 @@ export class Space {
     if (!width || !height) return;
     this.renderer.setPixelRatio(Math.min(devicePixelRatio || 1, 2));
     this.renderer.setSize(width, height, false);
-    this.eye.aspect = width / height;
-    this.eye.updateProjectionMatrix();
+    this.shiftLens();
     this.renderer.shadowMap.needsUpdate = true;
     this.draw();
   }
