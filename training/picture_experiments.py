@@ -118,6 +118,7 @@ _BUILTIN = (
         code_weight=0.05,
         code_weight_until=0.5,
         random_count=0.6,
+        count_temperature=60.0,  # with 1, a seed of five draws close pairs by one glimpse
         random_count_until=0.5,
     ),
     _characters("omniglot"),
