@@ -46,18 +46,16 @@ class PictureExperiment(ImageExperiment):
     random_count: float = Field(default=0.2, ge=0, lt=1)  # share of cases
     random_count_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
     count_temperature: float = Field(default=1.0, ge=1)  # at first; see `Enumerated.mixed`
+    count_temperature_until: float = Field(default=0.3, gt=0, le=1)  # part of the run
 
     def random_count_at(self, part: float) -> float:
         """In which share of cases the count is told at random when `part` of the run is done."""
-        return self.random_count * self._left(part)
+        return self.random_count * max(0.0, 1 - part / self.random_count_until)
 
     def count_temperature_at(self, part: float) -> float:
         """What a nat of the count's entropy counts when `part` of the run is done."""
-        return 1 + (self.count_temperature - 1) * self._left(part)
-
-    def _left(self, part: float) -> float:
-        """How much is left, from 1 to 0, of what learning begins with."""
-        return max(0.0, 1 - part / self.random_count_until)
+        left = max(0.0, 1 - part / self.count_temperature_until)
+        return 1 + (self.count_temperature - 1) * left
 
 
 # Windows as large as digits, and a bit.
@@ -123,6 +121,7 @@ _BUILTIN = (
         code_weight_until=0.5,
         random_count=0.6,
         count_temperature=60.0,  # with 1, a seed of five draws close pairs by one glimpse
+        count_temperature_until=0.25,  # with 0.5, a third glimpse mends what the first has done
         random_count_until=0.5,
     ),
     _characters("omniglot"),
