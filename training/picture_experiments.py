@@ -93,7 +93,7 @@ def _characters(name: str, *, sees: Literal["image", "error"] = "image") -> Pict
 
 
 _BUILTIN = (
-    # Without, one seed of five never sees two digits.
+    # Without a slow and warm beginning, one seed of five never sees two digits.
     _digits("multi-mnist", warmup=1_500, count_temperature=20.0),
     _digits("multi-mnist-dair", sees="error"),
     # Figure 7: trained without the count that it is then tested on. What is trained on 0 to 2 is
@@ -120,9 +120,9 @@ _BUILTIN = (
         code_weight=0.05,
         code_weight_until=0.5,
         random_count=0.6,
+        random_count_until=0.5,
         count_temperature=60.0,  # with 1, a seed of five draws close pairs by one glimpse
         count_temperature_until=0.25,  # with 0.5, a third glimpse mends what the first has done
-        random_count_until=0.5,
     ),
     _characters("omniglot"),
     _characters("omniglot-dair", sees="error"),
