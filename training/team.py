@@ -8,6 +8,8 @@ would take with the whole batch. One of them, the lead, measures, decides and wr
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import os
 import shutil
 import tempfile
@@ -112,7 +114,7 @@ class Team:
             return module
         return DistributedDataParallel(
             module,
-            broadcast_buffers=False,
+            forward_sync_buffers=False,  # they hold constants
             find_unused_parameters=not uses_all,
             gradient_as_bucket_view=True,  # a copy less
         )
@@ -144,6 +146,8 @@ def team_of_environment(device: str, *, timeout: float = TIMEOUT) -> Iterator[Te
                 f"{torch.cuda.device_count()}; start as many processes as cards"
             )
         torch.cuda.set_device(local)
+    # Imported while there is a group, which DistributedDataParallel would do, it keeps hold of it.
+    importlib.import_module("torch._dynamo")
     with lost_workers():
         distributed.init_process_group(
             "nccl" if device == "cuda" else "gloo", timeout=timedelta(seconds=timeout)
@@ -151,6 +155,9 @@ def team_of_environment(device: str, *, timeout: float = TIMEOUT) -> Iterator[Te
     try:
         yield Team(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     finally:
+        # The group's threads end with the last that refers to it. One that outlives Python aborts
+        # the process.
+        gc.collect()
         distributed.destroy_process_group()
 
 
