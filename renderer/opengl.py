@@ -144,8 +144,9 @@ class OpenGLRenderer:
         """Pictures `[B, 3, H, W]` float32 in [0, 1] of a batch of scenes."""
         # In memory as the shape says: what compares them with other pictures is several times
         # faster where both lie alike, and bytes are moved in less time than floats.
-        pixels = self.render_bytes(scene, appearance).permute(0, 3, 1, 2).contiguous()
-        return pixels.float().div_(255.0)
+        planes = np.empty((len(scene), 3, self.height, self.width), dtype=np.uint8)
+        self._draw_into(planes.transpose(0, 2, 3, 1), scene, appearance)
+        return torch.from_numpy(planes).float().div_(255.0)
 
     def render_bytes(
         self, scene: Scene, appearance: Appearance | None = None, *, before: int = 0
@@ -159,11 +160,18 @@ class OpenGLRenderer:
                 Where in the framebuffer a picture is drawn can move an edge by a pixel: this way
                 it is drawn where it would be if all of the batch were drawn here.
         """
+        pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
+        self._draw_into(pictures, scene, appearance, before=before)
+        return torch.from_numpy(pictures)
+
+    def _draw_into(
+        self, pictures: Bytes, scene: Scene, appearance: Appearance | None, *, before: int = 0
+    ) -> None:
+        """Fills `pictures` `[B, H, W, 3]`, however they lie in memory."""
         looks = self._looks(scene, appearance)
         dresses = _dresses(looks, len(scene))
         scene = slots_of(scene.to("cpu"), self.slots)
         height, width = self.height * self.supersample, self.width * self.supersample
-        pictures = np.empty((len(scene), self.height, self.width, 3), dtype=np.uint8)
         objects = _objects(scene, scene.presence)
         tiles = self._rows * self._columns
         with self._drawing():
@@ -179,14 +187,12 @@ class OpenGLRenderer:
                     stage.place(objects[b], position, rotation)
                     row, column = divmod(b - start, self._columns)
                     stage.draw(column * width, row * height, width, height)
-                wanted = range(batch.start - start, batch.stop - start)
-                if looks is None:
-                    drawn = self._read_tiles(wanted, channels=3)
-                else:
-                    background = looks.background[batch.start : batch.stop, None, None]
-                    drawn = before_background(self._read_tiles(wanted, 4), background.numpy())
-                pictures[batch.start : batch.stop] = drawn
-        return torch.from_numpy(pictures)
+                drawn = self._read_tiles(range(batch.start - start, batch.stop - start))
+                for b, tile in zip(batch, drawn, strict=True):
+                    if looks is None:
+                        pictures[b] = tile[..., :3]
+                    else:
+                        pictures[b] = before_background(tile, looks.background[b].numpy())
 
     def render_windows(
         self,
@@ -291,20 +297,22 @@ class OpenGLRenderer:
             with self._context.as_current():
                 yield
 
-    def _read_rows(self, start: int, stop: int) -> Bytes:
-        """These rows of pixels of the framebuffer, upwards: `[stop - start, width, 4]`."""
+    def _read_rows(self, start: int, stop: int, columns: int | None = None) -> Bytes:
+        """These rows of pixels of the framebuffer, upwards: `[stop - start, columns, 4]`."""
         n = self.supersample
-        return average_blocks(self._stage.read(start * n, (stop - start) * n), n)
+        samples = self._stage.read(start * n, (stop - start) * n)
+        return average_blocks(samples if columns is None else samples[:, : columns * n], n)
 
-    def _read_tiles(self, wanted: range, channels: int) -> Bytes:
-        """These whole pictures of the framebuffer, `[len(wanted), H, W, channels]`."""
+    def _read_tiles(self, wanted: range) -> Iterator[Bytes]:
+        """These whole pictures of the framebuffer, `[H, W, 4]` each."""
         height, width, columns = self.height, self.width, self._columns
         first, last = wanted.start // columns, -(-wanted.stop // columns)
-        area = self._read_rows(first * height, last * height)
-        # OpenGL's rows go upwards.
-        tiles = area.reshape(last - first, height, columns, width, 4)[:, ::-1].swapaxes(1, 2)
-        tiles = tiles[..., :channels].reshape(-1, height, width, channels)
-        return tiles[wanted.start - first * columns :][: len(wanted)]
+        used = min(columns, wanted.stop - first * columns)
+        area = self._read_rows(first * height, last * height, used * width)
+        for index in wanted:
+            row, column = divmod(index - first * columns, columns)
+            tile = area[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            yield tile[::-1]  # OpenGL's rows go upwards
 
 
 def average_blocks(samples: Bytes, n: int) -> Bytes:
