@@ -77,7 +77,11 @@ class Batcher(Generic[Worker, Item, Result]):
         self._largest, self._wait, self._observe = largest, wait, observe
         self._queue: deque[Job] = deque()
         self._own: list[deque[Job]] = [deque() for _ in range(threads)]  # for one thread alone
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._wakes = [threading.Condition(self._lock) for _ in range(threads)]
+        # Threads that wait. The last to have worked is woken first: what it needs is still in the
+        # processor's caches, where others would have to fetch theirs.
+        self._waiting: list[int] = []
         self._closing = self._ended = False
         self._running = threads
         self._busy_since: list[float | None] = [None] * threads
@@ -119,10 +123,11 @@ class Batcher(Generic[Worker, Item, Result]):
 
         The future fails with LateError or StoppedError when the job is not begun.
         """
-        with self._changed:
+        with self._lock:
             if not self._ended:
                 self._queue.append(job)
-                self._changed.notify()
+                if self._waiting:
+                    self._wakes[self._waiting.pop()].notify()
                 return
         self._deliver([(job, StoppedError())])
 
@@ -151,12 +156,12 @@ class Batcher(Generic[Worker, Item, Result]):
         jobs = [
             Job(self._loop.create_future(), float("inf"), call=call) for _ in range(len(self._own))
         ]
-        with self._changed:
+        with self._lock:
             ended = self._ended
             if not ended:
                 for own, job in zip(self._own, jobs, strict=True):
                     own.append(job)
-                self._changed.notify_all()
+                self._wake_all()
         if ended:
             raise StoppedError
         await asyncio.gather(*(job.future for job in jobs))
@@ -167,9 +172,9 @@ class Batcher(Generic[Worker, Item, Result]):
         Args:
             seconds: how long to wait for that; for ever when not given.
         """
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._wake_all()
         await asyncio.wait({self._finished}, timeout=seconds)
 
     async def ended(self) -> BaseException | None:
@@ -187,7 +192,7 @@ class Batcher(Generic[Worker, Item, Result]):
         killer: BaseException | None = None
         batch: list[Job] = []
         try:
-            while batch := self._take(self._own[i]):
+            while batch := self._take(i):
                 self._busy_since[i] = time.monotonic()
                 self._deliver(self._do(worker, batch))
                 self._busy_since[i] = None
@@ -201,27 +206,38 @@ class Batcher(Generic[Worker, Item, Result]):
 
     def _finish(self, killer: BaseException | None) -> None:
         """A thread ends, and with it, sooner or later, all."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             left = [job for queue in (self._queue, *self._own) for job in queue]
             for queue in (self._queue, *self._own):
                 queue.clear()
             self._running -= 1
             last = not self._running
-            self._changed.notify_all()
+            self._wake_all()
         self._deliver([(job, StoppedError()) for job in left])
         if last or killer is not None:
             self._tell(_succeed, self._finished, killer)
 
-    def _take(self, own: deque[Job]) -> list[Job]:
-        """The next batch: one call, or items that lie side by side; empty when all is done.
+    def _wake_all(self) -> None:
+        for wake in self._wakes:
+            wake.notify()
 
-        Args:
-            own: calls for this thread, which come first.
+    def _wait_for_more(self, i: int, seconds: float | None = None) -> None:
+        """Has a thread wait until something changes, with the lock held before and afterwards."""
+        self._waiting.append(i)
+        self._wakes[i].wait(seconds)
+        if i in self._waiting:  # woken by something else than an item, or by nothing
+            self._waiting.remove(i)
+
+    def _take(self, i: int) -> list[Job]:
+        """A thread's next batch: one call, or items that lie side by side; empty when all is done.
+
+        Calls for this thread alone come first.
         """
+        own = self._own[i]
         batch: list[Job] = []
         until = 0.0
-        with self._changed:
+        with self._lock:
             while len(batch) < self._largest:
                 if own and not batch:
                     return [own.popleft()]
@@ -239,11 +255,11 @@ class Batcher(Generic[Worker, Item, Result]):
                     left = until - time.monotonic()
                     if left <= 0.0 or self._closing:
                         break
-                    self._changed.wait(left)
+                    self._wait_for_more(i, left)
                 elif self._closing or self._ended:
                     break
                 else:
-                    self._changed.wait()
+                    self._wait_for_more(i)
         return batch
 
     def _drop(self, job: Job) -> bool:
