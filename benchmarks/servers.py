@@ -12,7 +12,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,6 +91,15 @@ class Server:
                 raise ServerError(f"{' '.join(self._command)} did not get ready: {self.errors}")
             time.sleep(0.02)
         self.seconds_to_ready = time.perf_counter() - self._began
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Keeps it, and whatever it started, from using a processor: some do so unasked."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         """Ends it and whatever it started."""

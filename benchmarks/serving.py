@@ -11,8 +11,8 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +129,9 @@ class Serving:
                 for name, server in servers.items():
                     say(f"{name}, round {turn + 1}")
                     load = Load.posting(f"{server.url}/infer", forms, FORM)
-                    many = send(load.of(self.clients, self.seconds if turn >= 0 else 1.0))
-                    few = send(load.of(1, self.seconds / 2 if turn >= 0 else 0.5))
+                    with _resting(servers, but=name):
+                        many = send(load.of(self.clients, self.seconds if turn >= 0 else 1.0))
+                        few = send(load.of(1, self.seconds / 2 if turn >= 0 else 0.5))
                     if many.unlike("200") or few.unlike("200"):
                         raise ServerError(f"{name} answered {many.statuses} and {few.statuses}")
                     if turn >= 0:
@@ -138,7 +139,8 @@ class Serving:
                         waits[name] += few.latencies["200"]
                         cost.append(many.cpu_seconds / sum(many.statuses.values()))
                 say(f"{CEILING}, round {turn + 1}")
-                rate = alone.rate(self.seconds if turn >= 0 else 1.0)
+                with _resting(servers):
+                    rate = alone.rate(self.seconds if turn >= 0 else 1.0)
                 if turn >= 0:
                     rates[CEILING].append(rate)
             alone.close()
@@ -230,6 +232,16 @@ class Alone:
     def close(self) -> None:
         """Frees the engine."""
         self._engine.close()
+
+
+@contextmanager
+def _resting(servers: dict[str, Server], but: str | None = None) -> Iterator[None]:
+    """All of them use no processor meanwhile, but one."""
+    with ExitStack() as stack:
+        for name, server in servers.items():
+            if name != but:
+                stack.enter_context(server.resting())
+        yield
 
 
 def photos(checkpoint: Checkpoint, seed: int) -> list[bytes]:
