@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from inference.errors import ONE_SIGMA, ErrorLaw
+from inference.errors import LEVELS, ONE_SIGMA, ErrorLaw
 from inference.estimate import Estimate
 from inference.refine import Refined
 
@@ -175,7 +175,8 @@ class Calibration(_Part):
         if laws is None:
             return estimate
         spread = _spread(estimate, laws, claims_of(refined), orders, grain)
-        return _tempered(_where(refined.curved, spread, estimate), laws)
+        spread = with_intervals(_where(refined.curved, spread, estimate), orders)
+        return _tempered(spread, laws)
 
 
 class Claims(NamedTuple):
@@ -231,24 +232,63 @@ def _spread(
     """The estimate with honest spreads."""
     place, turn, azimuth = claims
     identity = estimate.scene.identity.clamp(0, len(orders) - 1)
-    law = laws.position(place, grain[:, None], identity)
-    std = law.ellipse(ONE_SIGMA) / NORMAL_ELLIPSE
-    scale = (std / place[0].clamp_min(1e-12)).square()
-    changes = {
-        "position_covariance": estimate.position_covariance * scale[..., None, None],
-        "position_law": law._replace(core=law.core / std).table(),
-    }
+    order = orders[identity]
+    shows = order != 0
+    placed = laws.position(place, grain[:, None], identity)
+    yaw_law, azimuth_law = estimate.yaw_law, estimate.azimuth_law
     if laws.yaw is not None:
-        order = orders[identity]
-        shows = order != 0
         law = laws.yaw([claim.where(shows, 1.0) for claim in turn], grain[:, None], identity)
-        changes["yaw_std"] = law.turn((ONE_SIGMA,), order)[..., 0].where(shows, math.inf)
-        changes["yaw_law"] = law.table().where(shows[..., None], estimate.yaw_law)
+        yaw_law = law.table().where(shows[..., None], yaw_law)
     if laws.azimuth is not None:
-        law = laws.azimuth(azimuth, grain)
-        changes["azimuth_std"] = law.turn((ONE_SIGMA,))[..., 0]
-        changes["azimuth_law"] = law.table()
-    return replace(estimate, **changes)  # type: ignore[arg-type]
+        azimuth_law = laws.azimuth(azimuth, grain).table()
+    reach, turned, seen = reaches(placed, yaw_law, azimuth_law, order)
+    std = reach[..., 0] / NORMAL_ELLIPSE
+    scale = (std / place[0].clamp_min(1e-12)).square()
+    known = laws.yaw is not None
+    return replace(
+        estimate,
+        position_covariance=estimate.position_covariance * scale[..., None, None],
+        position_law=placed._replace(core=placed.core / std).table(),
+        position_within=reach[..., 1:] / std[..., None],
+        yaw_std=turned[..., 0].where(shows, math.inf) if known else estimate.yaw_std,
+        yaw_law=yaw_law,
+        yaw_within=turned[..., 1:],
+        azimuth_std=estimate.azimuth_std if laws.azimuth is None else seen[..., 0],
+        azimuth_law=azimuth_law,
+        azimuth_within=seen[..., 1:],
+    )
+
+
+def with_intervals(estimate: Estimate, orders: Tensor) -> Estimate:
+    """The estimate with the intervals that its laws imply.
+
+    Args:
+        estimate: of B images.
+        orders: `[C]` int64, symmetry order of each class.
+    """
+    order = orders[estimate.scene.identity.clamp(0, len(orders) - 1)]
+    law = ErrorLaw.of(estimate.position_law)
+    found = reaches(law, estimate.yaw_law, estimate.azimuth_law, order)
+    position, yaw, azimuth = (reach[..., 1:] for reach in found)
+    return replace(estimate, position_within=position, yaw_within=yaw, azimuth_within=azimuth)
+
+
+def reaches(
+    position: ErrorLaw, yaw: Tensor, azimuth: Tensor, order: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far the truth may be, for ONE_SIGMA and each of LEVELS: `[..., 5]`, all turns at once.
+
+    Args:
+        position: laws `[B, K]` of distances.
+        yaw: laws `[B, K, 7]`, by `ErrorLaw.table`.
+        azimuth: laws `[B, 7]`.
+        order: `[B, K]` int64, symmetry order of the objects.
+    """
+    levels = (ONE_SIGMA, *LEVELS)
+    # The camera's angle is one more, which repeats after a full turn.
+    orders = torch.cat([order, torch.ones_like(order[:, :1])], dim=1)
+    turns = ErrorLaw.of(torch.cat([yaw, azimuth[:, None]], dim=1)).turn(levels, orders)
+    return position.ellipse(levels), turns[:, :-1], turns[:, -1]
 
 
 def _tempered(estimate: Estimate, laws: Laws) -> Estimate:

@@ -184,7 +184,7 @@ class Cell(nn.Module):
         """
         angle = torch.stack([azimuth.cos(), azimuth.sin()], dim=-1)
         hidden = torch.tanh(self.initial(torch.cat([summary, angle], dim=-1)))
-        return State(hidden, summary.new_zeros(len(summary), cells))
+        return State(hidden, summary.new_zeros(summary.shape[0], cells))
 
     def attend(self, state: State, cells: CellMap) -> Attention:
         """Where the step looks, and whether it expects to find anything."""

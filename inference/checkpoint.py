@@ -6,10 +6,11 @@ meshes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from inference.estimate import Estimate
 from inference.folder import (
     CONFIG,
     EVALUATION,
+    GRAPH,
     SCENE,
     CheckpointError,
     FolderConfig,
@@ -34,6 +36,7 @@ from inference.folder import (
     write_atomically,
     write_folder,
 )
+from inference.graph import Graph, GraphError, SinglePass, difference, fingerprint, graph_of
 from inference.novelty import Limits
 from inference.refine import Refined
 from inference.rivals import RIVALS
@@ -46,12 +49,17 @@ __all__ = [
     "Checkpoint",
     "CheckpointConfig",
     "CheckpointError",
+    "add_graph",
     "code_version",
     "load_checkpoint",
     "recalibrate",
     "save_checkpoint",
     "write_atomically",
 ]
+
+
+PICTURES = 4  # on which a graph is compared with its network
+TOLERANCE = 1e-3  # of all its numbers: m, rad and probabilities
 
 
 class CheckpointConfig(FolderConfig):
@@ -76,6 +84,17 @@ class Checkpoint(Loaded[CheckpointConfig]):
     posterior: AnyPosterior
     evaluation: dict[str, Any] | None
     card: str | None  # Markdown: what it sees, how it was trained, where it fails
+    graph: Graph | None = None  # of the single pass, which runs on a CPU instead when there is one
+
+    @property
+    def single_pass(self) -> SinglePass:
+        """The network and its calibration."""
+        return SinglePass(self.posterior, self.config.calibration)
+
+    @property
+    def made_for(self) -> str:
+        """What a graph of the single pass has to be made for."""
+        return fingerprint(self.sha256, self.config.calibration)
 
     @property
     def supersample(self) -> int:
@@ -88,11 +107,9 @@ class Checkpoint(Loaded[CheckpointConfig]):
         Args:
             image: `[B, 3, H, W]` in [0, 1].
         """
-        estimate = self.posterior.infer(image)
-        calibration = self.config.calibration
-        if calibration is None:
-            return estimate
-        return calibration.of_single(estimate, self.posterior.orders, grain_of(image))
+        if self.graph is not None and image.device.type == "cpu":
+            return self.graph.infer(image)
+        return self.single_pass(image, grain_of(image))
 
     def settle(self, refined: Refined, image: Tensor) -> Estimate:
         """What became of `infer`'s estimates by refinement, calibrated.
@@ -149,12 +166,15 @@ def save_checkpoint(
 def recalibrate(folder: str | Path, calibration: Calibration, novelty: Limits) -> None:
     """Writes what was fitted on held-out scenes into a checkpoint's config.json.
 
+    A graph, which is of what was there before, goes.
+
     Raises:
         CheckpointError: there is no usable checkpoint.
     """
     folder = Path(folder)
     config = load_checkpoint(folder).config
     changes = {"calibration": calibration, "novelty": novelty}
+    (folder / GRAPH).unlink(missing_ok=True)
     text = config.model_copy(update=changes).model_dump_json(indent=2)
     write_atomically(folder / CONFIG, text.encode() + b"\n")
 
@@ -188,6 +208,40 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         ) from None
     posterior = build_posterior(spec, config.network)
     put_weights(folder, posterior, tensors)
-    return Checkpoint(
+    found = Checkpoint(
         folder, config, spec, posterior.eval(), read_evaluation(folder), read_card(folder)
     )
+    return replace(found, graph=_read_graph(found))
+
+
+def add_graph(folder: str | Path) -> None:
+    """Draws up the graph of a checkpoint and writes it into its folder (see `inference.graph`).
+
+    Raises:
+        CheckpointError: there is no usable checkpoint.
+        GraphError: there is no graph that gives the same answers.
+    """
+    folder = Path(folder)
+    (folder / GRAPH).unlink(missing_ok=True)
+    found = load_checkpoint(folder)
+    model = graph_of(found.single_pass, found.made_for)
+    size = found.posterior.config
+    image = torch.rand(PICTURES, 3, size.height, size.width)
+    off = difference(Graph(model, found.single_pass).infer(image), found.infer(image))
+    if off > TOLERANCE:
+        raise GraphError(f"{folder}: the graph's answers are off by {off:.2g}; none was written")
+    write_atomically(folder / GRAPH, model)
+
+
+def _read_graph(found: Checkpoint) -> Graph | None:
+    path = found.folder / GRAPH
+    if not path.exists():
+        return None
+    mend = f"write it anew by `python -m training graph {found.folder}`, or delete it"
+    try:
+        graph = Graph(path.read_bytes(), found.single_pass)
+    except (GraphError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be used ({error}); {mend}") from None
+    if graph.made_for != found.made_for:
+        raise CheckpointError(f"{path}: was made for another model; {mend}")
+    return graph

@@ -142,8 +142,7 @@ class VonMises(NamedTuple):
 
         In doubles: 1 - R is 1 / (2 concentration), which single precision does not hold.
         """
-        k = self.concentration.double()
-        return torch.special.i1e(k) / torch.special.i0e(k)
+        return resultant_of(self.concentration.double())
 
 
 def _spread(angle: Tensor, concentration: Tensor) -> Tensor:
@@ -166,6 +165,37 @@ def _spread(angle: Tensor, concentration: Tensor) -> Tensor:
     return angle.sign() * (half * weights.to(start) * rest * torch.exp(k * (base - versine))).sum(
         -1
     )
+
+
+# The resultant in powers of 1 / concentration, the asymptotic series of the two Bessel functions
+# divided (Abramowitz and Stegun, 9.7.1): from LARGE on to 3e-9 of what it is short of 1.
+LARGE = 15.0
+ASYMPTOTIC = (
+    *(1, -1 / 2, -1 / 8, -1 / 8, -25 / 128, -13 / 32, -1073 / 1024, -103 / 32),
+    *(-375733 / 32768, -23797 / 512, -55384775 / 262144, -2180461 / 2048),
+)
+FRACTION = 16  # levels of the continued fraction below LARGE, as exact there
+
+
+def resultant_of(concentration: Tensor) -> Tensor:
+    """I1 / I0 of concentrations `[...]` float64, the modified Bessel functions."""
+    if not torch.compiler.is_exporting():
+        return torch.special.i1e(concentration) / torch.special.i0e(concentration)
+    return elementary_resultant(concentration)
+
+
+def elementary_resultant(concentration: Tensor) -> Tensor:
+    """`resultant_of` without Bessel functions, which not all that runs a network has."""
+    inverse = 1 / concentration.clamp_min(LARGE)
+    large = torch.full_like(inverse, ASYMPTOTIC[-1])
+    for coefficient in reversed(ASYMPTOTIC[:-1]):
+        large = coefficient + large * inverse
+    k = concentration.clamp(1e-9, LARGE)
+    # I(n + 1) / I(n) from that of the next order (Amos 1974, who also bounds the last).
+    double, ratio = 2 / k, k / (FRACTION + 0.5 + (k * k + (FRACTION + 1.5) ** 2).sqrt())
+    for order in range(FRACTION, 0, -1):
+        ratio = 1 / (order * double + ratio)
+    return torch.where(concentration > LARGE, large, ratio)
 
 
 def resultant_std(resultant: Tensor) -> Tensor:
@@ -216,7 +246,11 @@ def unary_steps(presence_logits: Tensor, count: Tensor) -> Tensor:
 
 def count_probabilities(presence_logits: Tensor) -> Tensor:
     """p(n) for n = 0 to K, `[..., K + 1]`, that presence logits `[..., K]` of all steps imply."""
-    on = torch.sigmoid(presence_logits)
-    at_least = torch.cat([torch.ones_like(on[..., :1]), on.cumprod(-1)], dim=-1)
-    stops = torch.cat([torch.sigmoid(-presence_logits), torch.ones_like(on[..., :1])], dim=-1)
-    return at_least * stops
+    certain = torch.ones_like(presence_logits[..., :1])
+    at_least = torch.cat([certain, at_least_probabilities(presence_logits)], dim=-1)
+    return at_least * torch.cat([torch.sigmoid(-presence_logits), certain], dim=-1)
+
+
+def at_least_probabilities(presence_logits: Tensor) -> Tensor:
+    """p(n > k) for k = 0 to K - 1, `[..., K]`, that presence logits `[..., K]` imply."""
+    return torch.nn.functional.logsigmoid(presence_logits).cumsum(-1).exp()

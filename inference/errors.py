@@ -25,6 +25,7 @@ WRAPS = 2  # turns on both sides from which a wide normal comes around again
 WIDEST = 1.5  # std over FULL: as good as uniform, and no wider than WRAPS hold
 LEAST = 1e-12  # std of what is known exactly
 NEWTON = 60  # steps at most; a handful do
+UNROLLED = 12  # steps where their number cannot depend on how far they are
 GRID, FINEST = 160, 0.02  # points at which a quantile is looked for, the first in units of the core
 
 
@@ -105,19 +106,29 @@ class ErrorLaw(NamedTuple):
         x = first[..., None] * (half / first)[..., None] ** steps
         wide = ErrorLaw(*(value[..., None] for value in self))
         inside = wide.within_turn(x, _unsqueezed(order))
-        level = torch.tensor(levels, device=x.device).to(x).expand(*x.shape[:-1], -1).contiguous()
-        index = torch.searchsorted(inside.contiguous(), level).clamp(1, GRID - 1)
+        level = torch.tensor(levels, device=x.device).to(x).expand(*x.shape[:-1], -1)
+        index = (inside[..., None] < level[..., None, :]).sum(-2).clamp(1, GRID - 1)
         (a, b), (low, high) = (
             (value.gather(-1, index - 1), value.gather(-1, index)) for value in (x, inside)
         )
         part = ((level - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
         return a + part * (b - a)
 
-    def ellipse(self, level: float) -> Tensor:
-        """Mahalanobis distance up to which the truth lies so often."""
+    def ellipse(self, levels: tuple[float, ...]) -> Tensor:
+        """Mahalanobis distances up to which the truth lies so often.
+
+        Args:
+            levels: L probabilities.
+
+        Returns:
+            `[..., L]`.
+        """
+        if torch.compiler.is_exporting():
+            return self.core[..., None] * unrolled_ellipse(self, levels)
         shapes = torch.stack([self.share, self.factor, self.rare, self.far], dim=-1)
-        factors = [_ellipse(*shape, level) for shape in shapes.view(-1, 4).tolist()]
-        return self.core * shapes.new_tensor(factors).view(self.core.shape)
+        rows = shapes.view(-1, 4).tolist()
+        factors = shapes.new_tensor([[_ellipse(*row, level) for level in levels] for row in rows])
+        return self.core[..., None] * factors.view(*self.core.shape, len(levels))
 
     def log_density(self, error: Tensor, *, plane: bool, order: Tensor | float = 1.0) -> Tensor:
         """Log density of errors, up to a constant.
@@ -182,3 +193,16 @@ def _ellipse(share: float, factor: float, rare: float, far: float, level: float)
         if step <= 1e-6 * s:
             break
     return math.sqrt(2 * s)
+
+
+def unrolled_ellipse(law: ErrorLaw, levels: tuple[float, ...]) -> Tensor:
+    """`_ellipse` of tensors, `[..., L]`, with as many steps for all: what a graph can hold."""
+    weights, widths = law._replace(core=torch.ones_like(law.core))._normals()
+    weights, rates = weights.double()[..., None, :], widths.double()[..., None, :] ** -2
+    start = -torch.log1p(-torch.tensor(levels, dtype=torch.float64))
+    s = start.expand(*law.core.shape, len(levels))
+    for _ in range(UNROLLED):
+        shares = weights * (-rates * s[..., None]).exp()
+        outside = shares.sum(-1)
+        s = s + (outside.log() + start) * outside / (shares * rates).sum(-1)
+    return (2 * s).sqrt().to(law.core.dtype)

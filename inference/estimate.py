@@ -27,7 +27,8 @@ class Estimate:
     Rows behind the last present object hold what the network would say if there were one more.
 
     The laws are those of `ErrorLaw.table`; where none are given they are Gaussian. Of positions
-    they are laws of the distance in units of the covariance.
+    they are laws of the distance in units of the covariance. What calibration has seen has its
+    intervals, too: half-widths that hold the truth as often as `errors.LEVELS` say, by the laws.
     """
 
     scene: Scene
@@ -40,12 +41,17 @@ class Estimate:
     position_law: Tensor = field(default_factory=_unknown)  # [B, K, 7]
     yaw_law: Tensor = field(default_factory=_unknown)  # [B, K, 7], rad
     azimuth_law: Tensor = field(default_factory=_unknown)  # [B, 7], rad
+    position_within: Tensor = field(default_factory=_unknown)  # [B, K, 4], or [B, K, 0]: not known
+    yaw_within: Tensor = field(default_factory=_unknown)  # [B, K, 4] rad, or [B, K, 0]
+    azimuth_within: Tensor = field(default_factory=_unknown)  # [B, 4] rad, or [B, 0]
 
     def __post_init__(self) -> None:
         one = torch.ones_like(self.yaw_std)
         for name, std in (("position", one), ("yaw", self.yaw_std), ("azimuth", self.azimuth_std)):
             if not getattr(self, f"{name}_law").numel():
                 object.__setattr__(self, f"{name}_law", ErrorLaw.normal(std).table())
+            if not getattr(self, f"{name}_within").numel():
+                object.__setattr__(self, f"{name}_within", std.new_empty(*std.shape, 0))
 
     def __getitem__(self, index: int | slice | Tensor) -> Estimate:
         """The estimates at `index`, still as a batch."""
@@ -115,7 +121,7 @@ class Peaks:
         Args:
             log_weights: `[B, G]` of the mixture.
         """
-        row = torch.arange(len(log_weights), device=log_weights.device)
+        row = torch.arange(log_weights.shape[0], device=log_weights.device)
         centre = self._position.mean[row, log_weights.argmax(1)]
         weight = (log_weights + self._position.log_prob(centre[:, None])).softmax(1).double()
         weight = weight / weight.sum(1, keepdim=True)
@@ -127,10 +133,10 @@ class Peaks:
         order = self._orders[identity]
         turns, shows = order.clamp_min(1), order != 0
         dtype = log_weights.dtype
-        yaw = (torch.atan2(y, x) / turns).where(shows, 0.0)
-        std = (resultant_std(torch.hypot(x, y)) / turns).where(shows, math.inf)
+        yaw = (torch.atan2(y.to(dtype), x.to(dtype)) / turns).where(shows, 0.0)
+        std = (resultant_std((x * x + y * y).sqrt()) / turns).where(shows, math.inf)
         return Peak(
-            Objects(identity, mean.to(dtype), yaw.to(dtype)),
+            Objects(identity, mean.to(dtype), yaw),
             classes.to(dtype),
             covariance.to(dtype),
             std.to(dtype),

@@ -4,6 +4,7 @@ model.safetensors   the weights
 config.json         format, network, how it was trained, hash of the weights
 evaluation.json     what was measured on it, when it was
 README.md           the model card, when there is one
+network.onnx        the network's operations as a graph (see `inference.graph`), when there is one
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, EVALUATION, SCENE = "model.safetensors", "config.json", "evaluation.json", "scene"
 CARD = "README.md"
+GRAPH = "network.onnx"
 
 
 class CheckpointError(ValueError):
@@ -86,7 +88,7 @@ def write_folder(
     """Writes weights and config.json; a reader never sees half of a file.
 
     A kill between two files leaves the new weights with the old config.json, whose hash they do
-    not have: loading refuses such a folder.
+    not have: loading refuses such a folder. A graph, which is of other weights, goes first.
 
     Args:
         folder: where; made when missing, files of an earlier checkpoint are replaced.
@@ -110,6 +112,7 @@ def write_folder(
             "training": training or {},
         }
     )
+    (folder / GRAPH).unlink(missing_ok=True)
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, config.model_dump_json(indent=2).encode() + b"\n")
 

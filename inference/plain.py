@@ -15,7 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from inference.distributions import Gaussian, canonical_yaw, count_probabilities, unary_steps
+from inference.distributions import (
+    Gaussian,
+    at_least_probabilities,
+    canonical_yaw,
+    count_probabilities,
+    unary_steps,
+)
 from inference.elbo import Trace
 from inference.encoder import COARSE_STRIDE, coarse_cells, levels
 from inference.estimate import Estimate
@@ -237,7 +243,7 @@ class PlainPosterior(InferenceNetwork[PlainContext]):
         return Estimate(
             Scene(presence, objects.identity, objects.pose[..., :2], yaw, azimuth.mean),
             probabilities,
-            torch.sigmoid(said.presence_logit).cumprod(1),
+            at_least_probabilities(said.presence_logit),
             said.class_logits.softmax(-1),
             torch.diag_embed(said.pose.std[..., :2].square()),
             torch.where(order == 0, math.inf, said.pose.std[..., 2]),

@@ -15,6 +15,7 @@ from inference.cell import Attention, Cell, Objects, ProposalHead, Proposals
 from inference.distributions import (
     PlaneGaussian,
     VonMises,
+    at_least_probabilities,
     canonical_yaw,
     count_probabilities,
     unary_steps,
@@ -196,7 +197,7 @@ class Posterior(InferenceNetwork[Context]):
     def infer(self, image: Tensor) -> Estimate:
         """The most probable scene of each picture `[B, 3, H, W]`, object by object."""
         context = self.encode(image)
-        batch, device = len(image), image.device
+        batch, device = image.shape[0], image.device
         angle = self._most_probable_azimuth(context)
         azimuth_std = torch.zeros(batch, device=device)
         if self.spec.camera.moves:
@@ -220,7 +221,7 @@ class Posterior(InferenceNetwork[Context]):
         return Estimate(
             scene,
             probabilities,
-            torch.sigmoid(logits).cumprod(1),
+            at_least_probabilities(logits),
             torch.stack([p.classes for p in found], 1),
             turn @ covariance @ turn.transpose(-1, -2),
             torch.stack([p.yaw_std for p in found], 1),

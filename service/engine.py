@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from inference.checkpoint import Checkpoint, load_checkpoint
 from inference.estimate import Estimate
@@ -129,12 +128,13 @@ class Engine:
         started = time.perf_counter()
         pixels = torch.stack([picture.pixels for picture in pictures])
         estimate = self.checkpoint.infer(pixels)
-        finite = _finite(estimate)
-        inferred = time.perf_counter()
         # What is not finite can neither be drawn nor boxed.
-        usable = finite.nonzero()[:, 0].tolist()
+        usable = [i for i, finite in enumerate(_finite(estimate)) if finite]
+        if len(usable) < len(pictures):
+            estimate = estimate[torch.tensor(usable, dtype=torch.int64)]
+        inferred = time.perf_counter()
         spent = Timing(1e3 * (inferred - started), 0.0, 0.0)
-        judged = self._judge([pictures[i] for i in usable], estimate[finite], spent)
+        judged = self._judge([pictures[i] for i in usable], estimate, spent)
         answers: list[Answer | EngineError] = [
             EngineError("the network's answer holds numbers that are not finite") for _ in pictures
         ]
@@ -210,8 +210,8 @@ class Engine:
             raise RuntimeError("an Engine must be used on the thread that made it")
 
 
-def _finite(estimate: Estimate) -> Tensor:
-    """Which estimates, `[B]` bool, hold finite numbers only.
+def _finite(estimate: Estimate) -> list[bool]:
+    """Which estimates hold finite numbers only.
 
     The yaw's spread may be infinite (no turn shows); nothing else may.
     """
@@ -225,5 +225,6 @@ def _finite(estimate: Estimate) -> Tensor:
         estimate.position_covariance,
         estimate.azimuth_std,
     )
-    rows = torch.cat([value.reshape(len(value), -1) for value in values], dim=1)
-    return rows.isfinite().all(1)
+    # A sum is finite where all parts are; single ones are never as large as to overflow it.
+    sums = [value.flatten(1).sum(1) if value.dim() > 1 else value for value in values]
+    return torch.stack(sums).sum(0).isfinite().tolist()

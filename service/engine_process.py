@@ -12,6 +12,7 @@ both share. Checkpoint and pictures are not sent back with the answers: this sid
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import logging
 import multiprocessing
@@ -201,6 +202,8 @@ def _work(
         _reply(pipe, True, error, [model])
         return
     _reply(pipe, False, None, [model])
+    gc.collect()
+    gc.freeze()  # this process has no other model, ever
     try:
         while True:
             method, arguments, known = _loads(pipe.recv_bytes(), [model], shared)

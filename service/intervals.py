@@ -1,7 +1,7 @@
 """The intervals that hold the truth so often, as numbers, for all pictures of a batch at once.
 
-They are looked for on fine grids, by some dozens of small operations: for one picture as for
-sixteen. So the engine does it, and whoever writes an answer finds numbers.
+An estimate has them as tensors. The engine writes them out, and whoever writes an answer finds
+numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from inference.errors import LEVELS, ErrorLaw
+from inference.calibrate import with_intervals
+from inference.errors import LEVELS
 from inference.estimate import Estimate
 from renderer.spec import SceneSpec
 
@@ -34,19 +35,14 @@ def intervals(spec: SceneSpec, estimate: Estimate) -> list[Intervals]:
         spec: the world.
         estimate: of B pictures.
     """
-    identity = estimate.scene.identity
-    orders = torch.tensor(spec.symmetry_orders)[identity]
-    # The camera's angle is one more, which repeats after a full turn.
-    turning = torch.cat([orders, torch.ones_like(orders[:, :1])], dim=1)
-    laws = torch.cat([estimate.yaw_law, estimate.azimuth_law[:, None]], dim=1)
-    turns = ErrorLaw.of(laws).turn(LEVELS, turning).tolist()
-    law = ErrorLaw.of(estimate.position_law)
-    places = torch.stack([law.ellipse(level) for level in LEVELS], dim=-1).tolist()
+    if not estimate.position_within.shape[-1]:  # of a model that is not calibrated
+        estimate = with_intervals(estimate, torch.tensor(spec.symmetry_orders))
+    parts = (estimate.position_within, estimate.yaw_within, estimate.azimuth_within)
     return [
         Intervals(
-            [_by_level(row) for row in place], [_by_level(row) for row in yaw], _by_level(end)
+            [_by_level(row) for row in place], [_by_level(row) for row in turn], _by_level(end)
         )
-        for place, (*yaw, end) in zip(places, turns, strict=True)
+        for place, turn, end in zip(*(part.tolist() for part in parts), strict=True)
     ]
 
 

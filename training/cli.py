@@ -14,6 +14,7 @@ from training.commands.measuring import (
     descend,
     evaluate,
     figures,
+    graph,
     represent,
 )
 from training.commands.worlds import new, preview, render, shards
@@ -29,6 +30,7 @@ def main() -> None:
                 "evaluate": evaluate,
                 "calibrate": calibrate,
                 "accuracy": accuracy,
+                "graph": graph,
                 "figures": figures,
                 "new": new,
                 "preview": preview,

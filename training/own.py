@@ -11,7 +11,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from inference.checkpoint import EVALUATION, load_checkpoint
+from inference.checkpoint import EVALUATION, add_graph, load_checkpoint
 from inference.folder import CARD, write_atomically
 from renderer.spec import SceneSpec
 from training.card import write_card
@@ -101,7 +101,8 @@ def plan(experiment: Experiment, options: RunOptions) -> int:
 
 
 def finish(folder: Path) -> Path:
-    """Evaluates a trained model; writes evaluation.json, the figures, and the card."""
+    """Evaluates a trained model; writes its graph, evaluation.json, the figures, and the card."""
+    add_graph(folder)
     found = load_checkpoint(folder)
     learned = int(found.config.training["images"])
     scenes = min(SCENES, max(BATCH, learned // LEARNED_FROM))

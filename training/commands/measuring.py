@@ -109,7 +109,7 @@ def calibrate(
         seed: of the scenes.
         backend: that draws them.
     """
-    from inference.checkpoint import load_checkpoint, recalibrate
+    from inference.checkpoint import add_graph, load_checkpoint, recalibrate
     from training import calibration as module
 
     found = load_checkpoint(checkpoint)
@@ -129,8 +129,25 @@ def calibrate(
             "train it longer, or give --scenes more"
         )
     recalibrate(checkpoint, fitted.calibration, fitted.limits)
+    if found.graph is not None:
+        add_graph(checkpoint)
     refined = fitted.calibration.refined_scenes
     print(f"{checkpoint}: calibrated on {scenes} scenes, {refined} of them refined")
+
+
+def graph(checkpoint: Annotated[Path, tyro.conf.Positional], /) -> None:
+    """Write the graph of a checkpoint's network, with which it answers sooner on a CPU.
+
+    Without it everything works as well. Training for a SceneSpec of one's own ends with it; it is
+    gone when weights are written anew, and written anew by `calibrate`.
+
+    Args:
+        checkpoint: its folder, of a model of scenes.
+    """
+    from inference.checkpoint import add_graph
+
+    add_graph(checkpoint)
+    print(f"{checkpoint}: has a graph, whose answers are the network's")
 
 
 def accuracy(
