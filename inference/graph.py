@@ -4,8 +4,9 @@ PyTorch runs a network operation by operation, and for one picture most of its t
 take longer to call than to do. As a graph they follow one another without Python between them, and
 convolutions find their weights packed. Calibration, as small operations again, is a part of it.
 
-The file holds the operations and what is constant in them, no weights: those are the checkpoint's.
-To draw it up takes seconds, so it is done once, after training.
+The file holds the operations and what is constant in them. Weights stay where they are, in the
+checkpoint, all but small ones that are folded into constants. To draw a graph up takes seconds, so
+it is done once, after training.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi import onnxruntime_pybind11_state as states
 from torch import Tensor, nn
 
 from inference.calibrate import Calibration, grain_of
@@ -30,7 +31,10 @@ from renderer.scene import Scene
 WEIGHTS = "single_pass.network."  # what names of weights begin with in a graph
 MADE_FOR = "made_for"  # in a graph's metadata: what `fingerprint` gives
 BATCH = 64  # pictures at most while the graph is drawn up; it runs on any number
-ERRORS = (Fail, InvalidGraph, InvalidProtobuf, RuntimeError)
+ERRORS = (
+    *(states.Fail, states.InvalidArgument, states.InvalidGraph, states.InvalidProtobuf),
+    *(states.NotImplemented, RuntimeError),
+)
 
 
 class GraphError(ValueError):
@@ -190,6 +194,7 @@ def difference(one: Estimate, other: Estimate) -> float:
     return max(
         float((a.double() - b.double()).where(a != b, 0.0).abs().max())
         for a, b in zip(_tensors(one), _tensors(other), strict=True)
+        if a.numel()
     )
 
 

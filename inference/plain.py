@@ -268,9 +268,9 @@ class PlainPosterior(InferenceNetwork[PlainContext]):
         """
         summary = context.summary
         once = torch.cat([summary, (azimuth - self._centre_azimuth(summary))[:, None]], 1)
-        hidden = summary.new_zeros(len(summary), self.config.hidden)
+        hidden = summary.new_zeros(summary.shape[0], self.config.hidden)
         # Nothing yet. Behind it z_pres is always 1: after a 0 nothing counts.
-        before = summary.new_zeros(len(summary), 1 + self.classes + 3)
+        before = summary.new_zeros(summary.shape[0], 1 + self.classes + 3)
         steps, objects = [], []
         for step in range(self.slots):
             hidden = self.recur(torch.cat([once, before], 1), hidden)
