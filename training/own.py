@@ -13,6 +13,7 @@ from pathlib import Path
 
 from inference.checkpoint import EVALUATION, add_graph, load_checkpoint
 from inference.folder import CARD, write_atomically
+from inference.graph import GraphError
 from renderer.spec import SceneSpec
 from training.card import write_card
 from training.evaluate import evaluate, table
@@ -102,7 +103,10 @@ def plan(experiment: Experiment, options: RunOptions) -> int:
 
 def finish(folder: Path) -> Path:
     """Evaluates a trained model; writes its graph, evaluation.json, the figures, and the card."""
-    add_graph(folder)
+    try:
+        add_graph(folder)
+    except GraphError as error:
+        print(f"has no graph, so that answers will take longer: {error}")
     found = load_checkpoint(folder)
     learned = int(found.config.training["images"])
     scenes = min(SCENES, max(BATCH, learned // LEARNED_FROM))

@@ -1,6 +1,7 @@
 """The part about the service: what it makes of what it measured, and one small run of all."""
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,33 @@ def test_a_server_that_does_not_start_tells_why() -> None:
         Server(["python", "-c", "raise SystemExit('no such thing')"], 1, "/"),
     ):
         pass
+
+
+def test_a_server_that_rests_uses_no_processor() -> None:
+    busy = "import time\nwhile True: time.perf_counter()"
+    server = Server(["python", "-c", busy], 1, "/")
+    server.launch()
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    def grows(least: int) -> None:
+        start, deadline = ticks(), time.monotonic() + 30
+        while ticks() < start + least:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    try:
+        grows(2)
+        with server.resting():
+            time.sleep(0.1)  # until all of it has stopped
+            before = ticks()
+            time.sleep(0.2)
+            assert ticks() == before
+        grows(2)
+    finally:
+        server.close()
 
 
 @pytest.mark.slow

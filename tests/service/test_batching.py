@@ -235,6 +235,27 @@ def test_several_threads_share_what_waits() -> None:
     assert work.closed == ["worker", "worker"]
 
 
+def test_whoever_worked_last_works_next() -> None:
+    """Its caches are warm: a lone picture after another is not for all threads in turn."""
+    names: list[str] = []
+
+    def work(worker: str, items: list[int]) -> list[int]:
+        names.append(threading.current_thread().name)
+        return items
+
+    async def scenario() -> None:
+        batcher: Numbers = Batcher(lambda: "", work, lambda _: None, largest=4, threads=3)
+        await batcher.start()
+        for item in range(8):
+            while len(batcher._waiting) < 3:  # until all wait
+                await asyncio.sleep(0.001)
+            assert await put(batcher, item) == item
+        await batcher.stop()
+
+    run(scenario)
+    assert len(names) == 8 and len(set(names)) == 1
+
+
 def test_when_one_thread_dies_all_end() -> None:
     work = Work()
 

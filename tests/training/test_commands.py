@@ -1,6 +1,7 @@
 """The commands of `python -m training`, as a user calls them."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Literal
@@ -121,6 +122,15 @@ def test_a_plain_network_trains_and_evaluates(
     figures = json.loads(file.read_text())
     assert 0 <= figures["count_accuracy"] <= 1
     assert figures["reconstruction_mse"] > 0
+
+
+def test_a_graph_for_a_model_that_has_none(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    call(monkeypatch, "graph", folder)
+    assert load_checkpoint(folder).graph is not None
+    assert load_checkpoint(checkpoint).graph is None
 
 
 def test_evaluation_depends_on_its_seed_alone(checkpoint: Path) -> None:

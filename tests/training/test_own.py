@@ -68,7 +68,7 @@ def test_a_file_becomes_a_model_that_is_ready_to_be_served(
     assert "![" in (folder / "report" / "results-3d.md").read_text()
     assert figures(Settings(checkpoint=folder)).pictures(), "the service's page shows them"
     assert model.config.training["steps"] == model.config.training["of_steps"] == 8
-    assert model.config.novelty is not None
+    assert model.config.novelty is not None and model.graph is not None
 
 
 def test_defaults_grow_with_the_world() -> None:
