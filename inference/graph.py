@@ -190,12 +190,13 @@ def _place(name: str) -> str:
 
 
 def difference(one: Estimate, other: Estimate) -> float:
-    """By how much two estimates differ in any of their numbers, at most."""
-    return max(
-        float((a.double() - b.double()).where(a != b, 0.0).abs().max())
+    """By how much two estimates differ in any number, at most; NaN where one of them has it."""
+    gaps = [
+        (a.double() - b.double()).where(a != b, 0.0).abs().max()
         for a, b in zip(_tensors(one), _tensors(other), strict=True)
         if a.numel()
-    )
+    ]
+    return float(torch.stack(gaps).max())
 
 
 def _tensors(estimate: Estimate) -> tuple[Tensor, ...]:

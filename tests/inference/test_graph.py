@@ -1,9 +1,10 @@
 """The graph of a single pass gives the answers of the network that it was drawn up from."""
 
+import math
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,16 @@ def test_shipped_models_have_one_that_answers_alike(name: str) -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
 
 
+def test_a_difference_counts_every_number(made: Checkpoint) -> None:
+    one = made.infer(pictures(2))
+    assert difference(one, one) == 0.0
+    covariance = one.position_covariance.clone()
+    covariance[1, 2, 0, 1] += 0.25
+    assert difference(one, replace(one, position_covariance=covariance)) == pytest.approx(0.25)
+    covariance[1, 2, 0, 1] = float("nan")
+    assert math.isnan(difference(one, replace(one, position_covariance=covariance)))
+
+
 def test_it_goes_to_other_processes(made: Checkpoint) -> None:
     image = pictures(2)
     again: Checkpoint = pickle.loads(pickle.dumps(made))
@@ -155,10 +166,11 @@ def test_one_that_answers_otherwise_is_not_written(
 ) -> None:
     monkeypatch.setattr("inference.checkpoint.graph_of", lambda *_: (folder / "kept").read_bytes())
     (folder / "kept").write_bytes((folder / FILE).read_bytes())
-    monkeypatch.setattr("inference.checkpoint.TOLERANCE", -1.0)
-    with pytest.raises(GraphError, match="off by"):
-        add_graph(folder)
-    assert not (folder / FILE).exists()
+    for off in (0.1, float("nan")):
+        monkeypatch.setattr("inference.checkpoint.difference", lambda *_, off=off: off)
+        with pytest.raises(GraphError, match=f"off by {off}"):
+            add_graph(folder)
+        assert not (folder / FILE).exists()
 
 
 def test_the_fingerprint_tells_models_apart(calibration: Calibration) -> None:
