@@ -15,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from inference.decoder2d import GlimpseDecoder, perceptron
-from inference.distributions import Gaussian, count_probabilities, unary_steps
+from inference.distributions import (
+    Gaussian,
+    at_least_probabilities,
+    count_probabilities,
+    unary_steps,
+)
 from inference.elbo import Trace
 from inference.glimpse import read
 from inference.glimpses import GlimpsePrior, Glimpses
@@ -245,7 +250,7 @@ class Air2d(nn.Module):
         said = self.unroll(self.encode(image), noise="none")
         return Estimate2d(
             count_probabilities(said.presence_logits),
-            torch.sigmoid(said.presence_logits).cumprod(1),
+            at_least_probabilities(said.presence_logits),
             said.where,
             said.what,
             self.decoder.layers(said.where.mean, said.what.mean),

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from inference.calibrate import Calibration, grain_of
 from inference.estimate import Estimate
+from inference.folder import WEIGHTS
 from inference.network import InferenceNetwork
 from renderer.scene import Scene
 
-WEIGHTS = "single_pass.network."  # what names of weights begin with in a graph
+PREFIX = "single_pass.network."  # of the names of weights in a graph
 MADE_FOR = "made_for"  # in a graph's metadata: what `fingerprint` gives
 BATCH = 64  # pictures at most while the graph is drawn up; it runs on any number
 ERRORS = (
@@ -43,6 +44,9 @@ class GraphError(ValueError):
 
 class SinglePass(nn.Module):
     """From pictures to the most probable scenes, and how sure each part of them is, calibrated.
+
+    What it does has to go into a graph: the batch's size is `x.shape[0]` there, as `len(x)` is the
+    number at hand, and there are no hypot, cumprod, searchsorted and Bessel functions.
 
     Args:
         network: that infers.
@@ -77,13 +81,13 @@ class Graph:
     def __init__(self, model: bytes, single_pass: SinglePass) -> None:
         self._model = model
         self._weights = {
-            WEIGHTS + name: value
+            PREFIX + name: value
             for name, value in single_pass.network.state_dict().items()
             if _place(name).encode() in model
         }
         self._session: onnxruntime.InferenceSession | None = None
         try:
-            session = self._begin(1)
+            session = self._begin()
         except ERRORS as error:
             raise GraphError(str(error).splitlines()[0]) from None
         self._inputs = {given.name for given in session.get_inputs()}
@@ -94,26 +98,25 @@ class Graph:
 
     def infer(self, image: Tensor) -> Estimate:
         """What the single pass gives for pictures `[B, 3, H, W]` in [0, 1]."""
-        threads = torch.get_num_threads()
         session = self._session
-        if session is None or threads != self._threads:
-            session = self._begin(threads)
+        if session is None or torch.get_num_threads() != self._threads:
+            session = self._begin()
         given = {"image": image.contiguous(), "grain": grain_of(image)}
         values = session.run(None, {name: given[name].numpy() for name in self._inputs})
         tensors = [torch.from_numpy(value) for value in values]
         parts = len(fields(Scene))
         return Estimate(Scene(*tensors[:parts]), *tensors[parts:])
 
-    def _begin(self, threads: int) -> onnxruntime.InferenceSession:
+    def _begin(self) -> onnxruntime.InferenceSession:
+        self._threads = torch.get_num_threads()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         # A thread that waits must not keep others from the processor.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_external_initializers(
             list(self._weights),
             [onnxruntime.OrtValue.ortvalue_from_numpy(w.numpy()) for w in self._weights.values()],
         )
-        self._threads = threads
         self._session = onnxruntime.InferenceSession(
             self._model, options, providers=["CPUExecutionProvider"]
         )
@@ -169,7 +172,7 @@ def graph_of(single_pass: SinglePass, made_for: str) -> bytes:
             raise GraphError(f"the network does what a graph cannot: {error}") from error
     assert program is not None  # it would be with a file to write to
     model = program.model_proto
-    weights = {WEIGHTS + name: name for name in network.state_dict()}
+    weights = {PREFIX + name: name for name in network.state_dict()}
     for constant in model.graph.initializer:
         if constant.name in weights:
             constant.ClearField("raw_data")
@@ -186,7 +189,7 @@ def graph_of(single_pass: SinglePass, made_for: str) -> bytes:
 
 def _place(name: str) -> str:
     """Where a graph says that a weight lies; nothing else in it reads like that."""
-    return f"model.safetensors[{name}]"
+    return f"{WEIGHTS}[{name}]"
 
 
 def difference(one: Estimate, other: Estimate) -> float:

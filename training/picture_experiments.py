@@ -50,12 +50,16 @@ class PictureExperiment(ImageExperiment):
 
     def random_count_at(self, part: float) -> float:
         """In which share of cases the count is told at random when `part` of the run is done."""
-        return self.random_count * max(0.0, 1 - part / self.random_count_until)
+        return self.random_count * _left(part, self.random_count_until)
 
     def count_temperature_at(self, part: float) -> float:
         """What a nat of the count's entropy counts when `part` of the run is done."""
-        left = max(0.0, 1 - part / self.count_temperature_until)
-        return 1 + (self.count_temperature - 1) * left
+        return 1 + (self.count_temperature - 1) * _left(part, self.count_temperature_until)
+
+
+def _left(part: float, until: float) -> float:
+    """How much is left, from 1 to 0, of what is gone after part `until` of the run."""
+    return max(0.0, 1 - part / until)
 
 
 # Windows as large as digits, and a bit.
